@@ -12,6 +12,15 @@ use dunlin_runtime::id::AllocId;
 use super::error::ApiError;
 use crate::wire::http::Head;
 
+/// The answer to one request.
+#[derive(Debug)]
+pub struct Reply {
+    /// Status and headers; ignored for [`Body::Machine`], which sends its own.
+    pub head: Head,
+    /// What follows.
+    pub body: Body,
+}
+
 /// What follows a reply's head.
 pub enum Body {
     /// All of it.

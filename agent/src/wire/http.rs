@@ -1,8 +1,6 @@
 //! Requests and replies as values: what the core and the API families know of HTTP. hyper stays in `shell/h1.rs`.
 //!
-//! Shape: shell -> [`Request`] -> core -> [`Reply`] -> shell. Never: sockets, hyper types, async.
-
-use crate::api::body::Body;
+//! Shape: shell -> [`Request`] -> core -> `api::body::Reply` -> shell. Never: sockets, hyper types, async.
 
 /// A request whose body has been collected under the budget.
 #[derive(Clone, Debug, Default)]
@@ -39,15 +37,6 @@ pub enum Method {
     Options,
     /// Anything else.
     Other,
-}
-
-/// The answer. `head` may be replaced by the body's first step when `body` decides its own status (files).
-#[derive(Debug)]
-pub struct Reply {
-    /// Status and headers.
-    pub head: Head,
-    /// What follows.
-    pub body: Body,
 }
 
 /// Status line and headers.
