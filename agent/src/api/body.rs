@@ -10,7 +10,7 @@ use dunlin_hal::clock::{Mono, Now};
 use dunlin_runtime::id::AllocId;
 
 use super::error::ApiError;
-use crate::wire::http::Head;
+use crate::wire::http::{Head, JSON};
 
 /// The answer to one request.
 #[derive(Debug)]
@@ -52,6 +52,49 @@ pub trait Rows {
 pub trait Machine {
     /// The next piece. `out` is empty on entry and is sent when the answer is [`Step::Emit`].
     fn step(&mut self, now: Now, fact: Fact<'_>, out: &mut Vec<u8>) -> Step;
+}
+
+/// A JSON document made from one piece of work. Errors still have their status: nothing is sent before the work is done.
+pub struct Document {
+    work: Option<Work>,
+    show: Show,
+    bytes: Option<Vec<u8>>,
+}
+
+/// Makes the document; `None` when the answer is not of the kind that was asked for.
+type Show = Box<dyn Fn(Now, Answer) -> Option<Vec<u8>>>;
+
+impl Document {
+    /// Does `work`, then shows its answer.
+    #[must_use]
+    pub fn new(work: Work, show: Show) -> Self {
+        Self { work: Some(work), show, bytes: None }
+    }
+}
+
+impl Machine for Document {
+    fn step(&mut self, now: Now, fact: Fact<'_>, out: &mut Vec<u8>) -> Step {
+        if let Some(work) = self.work.take() {
+            return Step::Work(work);
+        }
+        match fact {
+            Fact::Done(Ok(answer)) => match (self.show)(now, answer) {
+                Some(bytes) => {
+                    self.bytes = Some(bytes);
+                    Step::Head(Head::new(200, JSON))
+                }
+                None => Step::Fail(ApiError::new(500, "the sample is not of the kind that was asked for")),
+            },
+            Fact::Done(Err(error)) => Step::Fail(ApiError::new(500, error.to_string())),
+            _ => match self.bytes.take() {
+                Some(bytes) => {
+                    *out = bytes;
+                    Step::Emit
+                }
+                None => Step::End,
+            },
+        }
+    }
 }
 
 /// What a machine learns.

@@ -1,0 +1,268 @@
+//! The HTTP API: one file a family of routes, one row a route, one function an operation.
+//!
+//! Shape: `wire::http::Request` -> [`dispatch`] -> [`Answer`] (a head, a body, the index it is about) or [`ApiError`].
+//! An operation reads and writes the store's open batch and asks running tasks through [`Tasks`]; it knows no sockets.
+//! Texts, statuses and headers: `spec/http-api.md`.
+
+pub mod agent;
+pub mod allocations;
+pub mod body;
+pub mod client_alloc;
+pub mod client_fs;
+pub mod client_stats;
+pub mod deployments;
+pub mod error;
+pub mod evaluations;
+pub mod jobs;
+pub mod list;
+pub mod namespaces;
+pub mod nodes;
+pub mod query;
+pub mod route;
+pub mod show;
+pub mod status;
+
+use std::collections::BTreeMap;
+
+use dunlin_hal::budget::Budget;
+use dunlin_hal::clock::Now;
+use dunlin_hal::entropy::Rng;
+use dunlin_runtime::id::AllocId;
+use serde::Serialize;
+
+use self::body::{Body, Reply};
+use self::error::ApiError;
+use self::query::Query;
+use self::route::{Family, Found};
+use crate::config::Config;
+use crate::node::Node;
+use crate::sched::place::Site;
+use crate::store::{Store, StoreError, Table};
+use crate::wire::http::{Head, JSON, Method, Request, TEXT};
+
+/// All families: a new one is one file and one line here.
+pub const FAMILIES: &[&Family] = &[
+    &agent::FAMILY,
+    &allocations::FAMILY,
+    &client_alloc::FAMILY,
+    &client_fs::FAMILY,
+    &client_stats::FAMILY,
+    &deployments::FAMILY,
+    &evaluations::FAMILY,
+    &jobs::FAMILY,
+    &namespaces::FAMILY,
+    &nodes::FAMILY,
+    &status::FAMILY,
+];
+
+/// What an operation may use.
+pub struct Cx<'a> {
+    /// Both clocks.
+    pub now: Now,
+    /// Rows; what an operation puts is sealed by the core after it.
+    pub store: &'a mut Store,
+    /// Ids and ports.
+    pub rng: &'a mut Rng,
+    /// This node.
+    pub node: &'a Node,
+    /// Its configuration.
+    pub config: &'a Config,
+    /// Its bounds.
+    pub budget: &'a Budget,
+    /// Ports something else listens on.
+    pub busy_ports: &'a [u16],
+    /// The running tasks.
+    pub tasks: &'a mut dyn Tasks,
+}
+
+impl Cx<'_> {
+    /// Runs the scheduler for one evaluation that was just put.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn process(&mut self, eval: crate::model::eval::Evaluation) -> Result<crate::model::eval::Evaluation, StoreError> {
+        let is_eligible = !self.store.view().node()?.is_some_and(|row| row.is_ineligible);
+        let site = Site { busy_ports: self.busy_ports, is_eligible, ..Site::of(self.node, self.budget) };
+        crate::sched::process::process(self.store, &site, self.now, self.rng, eval)
+    }
+}
+
+/// What operations ask of running tasks. The core implements it over its machines.
+pub trait Tasks {
+    /// Sends a signal to one task or to all.
+    ///
+    /// # Errors
+    /// With the texts of `spec/runtime.md` 2.3.
+    fn signal(&mut self, alloc: AllocId, task: Option<&str>, signal: i32, name: &str) -> Result<(), ApiError>;
+
+    /// Restarts tasks in place.
+    ///
+    /// # Errors
+    /// With the texts of `spec/runtime.md` 2.3.
+    fn restart(&mut self, alloc: AllocId, ask: RestartAsk<'_>) -> Result<(), ApiError>;
+
+    /// Removes the folders of a finished allocation, then its row's claim on them.
+    fn collect(&mut self, alloc: AllocId);
+
+    /// Names of the tasks that have a process now.
+    fn running(&self, alloc: AllocId) -> Vec<String>;
+}
+
+/// Which tasks to restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartAsk<'a> {
+    /// Those that run.
+    Running,
+    /// One.
+    Task(&'a str),
+    /// All, dead ones too, in lifecycle order.
+    All,
+}
+
+/// What an operation gives back.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status and headers; meta headers are added by [`dispatch`].
+    pub head: Head,
+    /// What follows.
+    pub body: Body,
+    /// Index the answer is about: `X-Nomad-Index` and the blocking rule. `None` = the route has none.
+    pub index: Option<u64>,
+}
+
+impl Answer {
+    /// A JSON document.
+    ///
+    /// # Errors
+    /// 500 when the value cannot be written, which no value of ours is.
+    pub fn json<T: Serialize + ?Sized>(value: &T, index: Option<u64>) -> Result<Self, ApiError> {
+        let bytes = serde_json::to_vec(value).map_err(|error| ApiError::new(500, error.to_string()))?;
+        Ok(Self { head: Head::new(200, JSON), body: Body::Full(bytes), index })
+    }
+
+    /// A success without a body: the official client insists on zero bytes (`spec/http-api.md` 1.1).
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { head: Head { status: 200, headers: Vec::new() }, body: Body::Full(Vec::new()), index: None }
+    }
+
+    /// An answer that decides its own head.
+    #[must_use]
+    pub fn machine(machine: Box<dyn body::Machine>) -> Self {
+        Self { head: Head::default(), body: Body::Machine(machine), index: None }
+    }
+}
+
+/// One request as an operation sees it.
+pub struct Ask<'a> {
+    /// Method.
+    pub method: Method,
+    /// What the route's pattern captured, percent-decoded.
+    pub id: &'a str,
+    /// The query, decoded.
+    pub query: &'a Query,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+impl Ask<'_> {
+    /// The captured allocation id, for routes that act on this node's files and processes.
+    ///
+    /// # Errors
+    /// 404 in the words of the client routes.
+    pub fn client_alloc(&self) -> Result<AllocId, ApiError> {
+        AllocId::parse(self.id).ok_or_else(|| unknown_alloc(self.id))
+    }
+}
+
+/// 404 of the client routes.
+#[must_use]
+pub fn unknown_alloc(id: &str) -> ApiError {
+    ApiError::new(404, format!("Unknown allocation {}", crate::wire::go_text::quote(id)))
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::new(500, error.to_string())
+    }
+}
+
+/// What the core does with a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Answer it once what it wrote is durable.
+    Reply(Reply),
+    /// Ask again when one of these tables has changed, or at the end of the wait.
+    Block {
+        /// How long the client is willing to wait, ms, jitter included.
+        wait_ms: u64,
+        /// The answer as of now, for the end of the wait.
+        table: Table,
+    },
+}
+
+/// Answers one request. `may_block` is false at the end of a blocking query's wait.
+pub fn dispatch(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Outcome {
+    match run(cx, request, may_block) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Reply(refusal(error, Vec::new())),
+    }
+}
+
+/// An error as a reply.
+#[must_use]
+pub fn refusal(error: ApiError, headers: Vec<(&'static str, String)>) -> Reply {
+    let mut head = Head::new(error.status, TEXT);
+    head.headers.extend(headers);
+    Reply { head, body: Body::Full(error.text.into_bytes()) }
+}
+
+fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, ApiError> {
+    let found = route::find(FAMILIES, request.method, &request.path)?;
+    let Found { route, id } = found;
+    let query = Query::parse(&request.query)?;
+    let common = query.common()?;
+    if !common.region.is_empty() && common.region != cx.config.region {
+        return Err(ApiError::new(500, "No path to region"));
+    }
+    let ask = Ask { method: request.method, id: &id, query: &query, body: &request.body };
+    let mut answer = match (route.run)(cx, &ask) {
+        Ok(answer) => answer,
+        // The 404 of a read is about the table: it carries the meta headers, and a blocking query waits for the object.
+        Err(error) if error.status == 404 && route.table.is_some() => {
+            let index = route.table.map(|table| cx.store.table_index(table));
+            Answer { head: Head::new(404, TEXT), body: Body::Full(error.text.into_bytes()), index }
+        }
+        Err(error) => return Err(error),
+    };
+    if let (Some(table), Some(index)) = (route.table, answer.index) {
+        if may_block && common.index > 0 && index <= common.index {
+            let wait_ms = common.wait_ms.saturating_add(cx.rng.below(common.wait_ms / 16 + 1));
+            return Ok(Outcome::Block { wait_ms, table });
+        }
+        answer.head.headers.extend([
+            ("X-Nomad-Index", index.to_string()),
+            ("X-Nomad-Lastcontact", "0".to_owned()),
+            ("X-Nomad-Knownleader", "true".to_owned()),
+            ("X-Nomad-Edge-Mode", "standalone".to_owned()),
+        ]);
+    } else if let Some(index) = answer.index {
+        answer.head.headers.push(("X-Nomad-Index", index.to_string()));
+    }
+    if route.has_cors {
+        answer.head.headers.push(("Vary", "Origin".to_owned()));
+        if !request.origin.is_empty() {
+            answer.head.headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
+            answer.head.headers.push(("Access-Control-Allow-Credentials", "true".to_owned()));
+        }
+    }
+    Ok(Outcome::Reply(Reply { head: answer.head, body: answer.body }))
+}
+
+/// A map whose absence is shown as `null`.
+pub(crate) fn map_or_null<K: Ord, V>(map: BTreeMap<K, V>) -> Option<BTreeMap<K, V>> {
+    (!map.is_empty()).then_some(map)
+}
+
+#[cfg(test)]
+mod tests;

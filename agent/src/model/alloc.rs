@@ -1,0 +1,220 @@
+//! An allocation: one placement of one task group on this node.
+//!
+//! The job it runs is named by version and never copied into it (decision 5). Whoever shows the whole allocation reads
+//! that version and hands it in.
+
+use dunlin_hal::clock::Wall;
+use dunlin_runtime::event::{ClientStatus, TaskState};
+use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
+use dunlin_runtime::spec::Port;
+use dunlin_runtime::task::machine::TaskMemo;
+use serde::{Deserialize, Serialize};
+
+use super::job::JobKind;
+
+/// Who decides about an allocation, for its whole life (invariant I6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owner {
+    /// This node's own scheduler.
+    #[default]
+    Local,
+    /// The servers this node has joined.
+    Upstream,
+}
+
+/// What should become of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Desired {
+    /// Run.
+    #[default]
+    Run,
+    /// Stop and stay for a while.
+    Stop,
+    /// Stop to make room.
+    Evict,
+}
+
+impl Desired {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Stop => "stop",
+            Self::Evict => "evict",
+        }
+    }
+}
+
+/// Names a job everywhere inside the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Job ID.
+    pub id: String,
+}
+
+/// One task of an allocation, as stored and shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskEntry {
+    /// Name of the task.
+    pub name: String,
+    /// Its state.
+    pub state: TaskState,
+    /// What its machine needs after a restart of the agent.
+    pub memo: TaskMemo,
+}
+
+/// What one task was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskGrant {
+    /// Name of the task.
+    pub task: String,
+    /// MHz.
+    pub cpu_mhz: u32,
+    /// MiB.
+    pub memory_mb: u32,
+    /// MiB; 0 = same as `memory_mb`.
+    pub memory_max_mb: u32,
+}
+
+/// What the whole allocation was given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// Per task, in the order of the job.
+    pub tasks: Vec<TaskGrant>,
+    /// Shared disk, MiB.
+    pub disk_mb: u32,
+    /// Ports of the group.
+    pub ports: Vec<Port>,
+    /// Device and address of the group's network; empty when the group asked for none.
+    pub network_device: String,
+    /// See `network_device`.
+    pub network_ip: String,
+    /// Bandwidth shown for that network.
+    pub network_mbits: u32,
+}
+
+impl Grant {
+    /// Sum of the processor shares, MHz.
+    #[must_use]
+    pub fn cpu_mhz(&self) -> u64 {
+        self.tasks.iter().map(|t| u64::from(t.cpu_mhz)).sum()
+    }
+
+    /// Sum of the reservations, MiB.
+    #[must_use]
+    pub fn memory_mb(&self) -> u64 {
+        self.tasks.iter().map(|t| u64::from(t.memory_mb)).sum()
+    }
+}
+
+/// One failed start that led to a new allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RescheduleEvent {
+    /// When, ns since the epoch.
+    pub at_ns: i64,
+    /// The allocation that failed.
+    pub previous: AllocId,
+    /// Delay before the new one, ns.
+    pub delay_ns: i64,
+}
+
+/// How the scheduler came to place (or not to place) a group: `AllocMetric` of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metric {
+    /// The node is in one of the job's datacenters.
+    pub is_in_datacenter: bool,
+    /// Constraint (or `missing drivers`) that filtered the node; empty = none.
+    pub filtered: String,
+    /// Dimension that was exhausted; empty = none.
+    pub exhausted: String,
+    /// Time the decision took, ns.
+    pub took_ns: u64,
+    /// Further allocations of the group that failed for the same reason.
+    pub coalesced_n: u32,
+    /// Score of the node in millionths.
+    pub score_millionths: i64,
+}
+
+/// One allocation.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// Identity.
+    pub id: AllocId,
+    /// The evaluation that made it.
+    pub eval: EvalId,
+    /// Who decides about it.
+    pub owner: Owner,
+    /// The job.
+    pub job: JobKey,
+    /// The job's version.
+    pub job_version: u64,
+    /// The job's type.
+    pub job_type: JobKind,
+    /// The task group.
+    pub group: String,
+    /// The number in the brackets of the name.
+    pub index: u32,
+    /// What should become of it.
+    pub desired: Desired,
+    /// Why.
+    pub desired_description: String,
+    /// `DesiredTransition.Migrate`: the stop API asked for a replacement.
+    pub wants_migrate: bool,
+    /// `DesiredTransition.NoShutdownDelay`.
+    pub no_shutdown_delay: bool,
+    /// What has become of it.
+    pub client_status: ClientStatus,
+    /// Why.
+    pub client_description: String,
+    /// Its tasks in the order of the job.
+    pub tasks: Vec<TaskEntry>,
+    /// What it was given.
+    pub grant: Grant,
+    /// How it came to be placed.
+    pub metric: Metric,
+    /// Earlier allocation it replaces; nil = none.
+    pub previous: AllocId,
+    /// Later allocation that replaces it; nil = none.
+    pub next: AllocId,
+    /// Evaluation that will replace it later; nil = none.
+    pub followup_eval: EvalId,
+    /// Deployment it belongs to; nil = none.
+    pub deployment: DeploymentId,
+    /// Earlier failures of its line.
+    pub reschedules: Vec<RescheduleEvent>,
+    /// Index at which it was made; never changes, orders all lists.
+    pub create_index: u64,
+    /// Index of the last change of any kind.
+    pub modify_index: u64,
+    /// Index of the last change of what is desired.
+    pub alloc_modify_index: u64,
+    /// When it was made.
+    pub create_at: Wall,
+    /// When it was last changed.
+    pub modify_at: Wall,
+    /// Its folder was removed from this node; the row stays for its history.
+    pub is_destroyed: bool,
+}
+
+impl Allocation {
+    /// `<job>.<group>[<index>]`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}.{}[{}]", self.job.id, self.group, self.index)
+    }
+
+    /// The servers' view: it should not run.
+    #[must_use]
+    pub fn is_server_terminal(&self) -> bool {
+        self.desired != Desired::Run
+    }
+
+    /// It should not run, or it has ended.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.is_server_terminal() || self.client_status.is_terminal()
+    }
+}

@@ -1,0 +1,183 @@
+//! Room: whether a slot fits beside what is there, and what exactly it gets. Pure.
+//!
+//! Shape: ([`Site`], allocations that keep their room, missing slots) -> placements and failures.
+//! Units: MHz, MiB. Source: `spec/jobs.md` 7; upstream v1.3.1 nomad/structs/funcs.go `AllocsFit`, `ScoreFitBinPack` (behaviour only).
+
+use dunlin_hal::entropy::Rng;
+use dunlin_runtime::spec::{DriverKind, NodeVars};
+
+use super::ports::Taken;
+use super::reconcile::Slot;
+use super::{Placement, feasible};
+use crate::model::alloc::{Allocation, Grant, Metric, TaskGrant};
+use crate::model::job::{Job, Task, TaskGroup};
+
+/// This node, as far as placement cares.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// Names, attributes, meta.
+    pub vars: &'a NodeVars,
+    /// Drivers that are enabled and healthy.
+    pub drivers: &'a [DriverKind],
+    /// What allocations may use together: the node's less what is reserved.
+    pub room: Room,
+    /// Inclusive range of dynamic ports.
+    pub dynamic_ports: (u16, u16),
+    /// Ports never given: reserved by configuration, or listened on by something else.
+    pub busy_ports: &'a [u16],
+    /// Device, address and bandwidth of the node's network; `None` = it has none.
+    pub network: Option<(&'a str, &'a str, u32)>,
+    /// Takes new allocations.
+    pub is_eligible: bool,
+    /// Allocations that may be alive together (`Budget::allocs_max`).
+    pub allocs_max: usize,
+}
+
+/// An amount of each resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// MHz.
+    pub cpu_mhz: u64,
+    /// MiB.
+    pub memory_mb: u64,
+    /// MiB.
+    pub disk_mb: u64,
+}
+
+impl Room {
+    fn of(grant: &Grant) -> Self {
+        Self { cpu_mhz: grant.cpu_mhz(), memory_mb: grant.memory_mb(), disk_mb: u64::from(grant.disk_mb) }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_mhz: self.cpu_mhz.saturating_add(other.cpu_mhz),
+            memory_mb: self.memory_mb.saturating_add(other.memory_mb),
+            disk_mb: self.disk_mb.saturating_add(other.disk_mb),
+        }
+    }
+
+    /// The first dimension in which `self` does not fit into `room`; `None` = it fits.
+    fn exhausted_in(self, room: Self) -> Option<&'static str> {
+        if self.cpu_mhz > room.cpu_mhz {
+            Some("cpu")
+        } else if self.memory_mb > room.memory_mb {
+            Some("memory")
+        } else if self.disk_mb > room.disk_mb {
+            Some("disk")
+        } else {
+            None
+        }
+    }
+}
+
+/// What is taken already, while one plan is made.
+#[derive(Clone, Debug, Default)]
+pub struct Used {
+    room: Room,
+    ports: Taken,
+    allocs_n: usize,
+    /// Living allocations of the job at hand, per group.
+    groups: Vec<String>,
+}
+
+impl Used {
+    /// Counts the allocations that keep their room, and the ports nobody gets.
+    #[must_use]
+    pub fn new<'a>(keep: impl Iterator<Item = &'a Allocation>, job: Option<&Job>, site: &Site<'_>) -> Self {
+        let mut used = Self::default();
+        for port in site.busy_ports {
+            used.ports.add_one(*port);
+        }
+        for alloc in keep {
+            used.room = used.room.plus(Room::of(&alloc.grant));
+            used.ports.add(&alloc.grant.ports);
+            used.allocs_n += 1;
+            if job.is_some_and(|job| job.id == alloc.job.id && job.namespace == alloc.job.namespace) {
+                used.groups.push(alloc.group.clone());
+            }
+        }
+        used
+    }
+
+    /// Places one slot and counts it.
+    ///
+    /// # Errors
+    /// Why it does not fit.
+    pub fn place(&mut self, job: &Job, group: &TaskGroup, slot: &Slot, site: &Site<'_>, rng: &mut Rng) -> Result<Placement, Metric> {
+        let mut metric = Metric::default();
+        if !site.is_eligible || !feasible::is_in_datacenter(job, &site.vars.datacenter) {
+            return Err(metric);
+        }
+        metric.is_in_datacenter = true;
+        let filtered = feasible::check(job, group, site).err().or_else(|| {
+            let is_second = (feasible::wants_distinct_hosts(&job.constraints) && !self.groups.is_empty())
+                || (feasible::wants_distinct_hosts(&group.constraints) && self.groups.contains(&group.name));
+            is_second.then(|| "distinct_hosts".to_owned())
+        });
+        if let Some(filtered) = filtered {
+            metric.filtered = filtered;
+            return Err(metric);
+        }
+        let mut grant = grant(group);
+        let asks_cores = group.tasks.iter().any(|task| task.resources.as_ref().is_some_and(|ask| ask.cores.unwrap_or(0) > 0));
+        let asks_devices = group.tasks.iter().any(|task| task.resources.as_ref().is_some_and(|ask| !ask.devices.is_empty()));
+        let wanted = self.room.plus(Room::of(&grant));
+        let exhausted = wanted.exhausted_in(site.room).or_else(|| {
+            if asks_cores {
+                Some("cores")
+            } else if asks_devices {
+                Some("devices")
+            } else if self.allocs_n >= site.allocs_max {
+                Some("allocations")
+            } else {
+                None
+            }
+        });
+        if let Some(exhausted) = exhausted {
+            metric.exhausted = exhausted.to_owned();
+            return Err(metric);
+        }
+        // The old place of ports, in the task's resources, is read like a group network.
+        let networks = group.networks.iter().chain(group.tasks.iter().filter_map(|task| task.resources.as_ref()).flat_map(|ask| &ask.networks));
+        for ask in networks {
+            let Some((device, ip, mbits)) = site.network else {
+                metric.exhausted = "network: no addresses available for default network".to_owned();
+                return Err(metric);
+            };
+            let ports = self.ports.assign(ask, ip, site.dynamic_ports, rng).map_err(|exhausted| Metric { exhausted, ..metric.clone() })?;
+            grant.ports.extend(ports);
+            grant.network_device = device.to_owned();
+            grant.network_ip = ip.to_owned();
+            grant.network_mbits = mbits;
+        }
+        metric.score_millionths = score_millionths(wanted, site.room);
+        self.room = wanted;
+        self.allocs_n += 1;
+        self.groups.push(group.name.clone());
+        Ok(Placement { group: group.name.clone(), index: slot.index, previous: slot.previous, grant, metric })
+    }
+}
+
+/// What a group asks for, as a grant without ports. Values were checked by `model::validate`.
+fn grant(group: &TaskGroup) -> Grant {
+    let number = |value: i64| u32::try_from(value).unwrap_or(0);
+    let tasks = group.tasks.iter().map(|task: &Task| {
+        let ask = task.resources.as_ref();
+        TaskGrant {
+            task: task.name.clone(),
+            cpu_mhz: number(ask.and_then(|ask| ask.cpu).unwrap_or(100)),
+            memory_mb: number(ask.and_then(|ask| ask.memory_mb).unwrap_or(300)),
+            memory_max_mb: number(ask.map_or(0, |ask| ask.memory_max_mb)),
+        }
+    });
+    Grant { tasks: tasks.collect(), disk_mb: number(group.disk_mb()), ..Grant::default() }
+}
+
+/// How full the node would be, by the bin-packing rule, 0..=1 in millionths. Shown, never decided on: there is one node.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "a score for display, clamped to 0..=1e6")]
+fn score_millionths(used: Room, room: Room) -> i64 {
+    let free = |used: u64, room: u64| 1.0 - used as f64 / room.max(1) as f64;
+    let sum = 10f64.powf(free(used.cpu_mhz, room.cpu_mhz)) + 10f64.powf(free(used.memory_mb, room.memory_mb));
+    ((20.0 - sum).clamp(0.0, 18.0) / 18.0 * 1e6).round() as i64
+}
