@@ -2,4 +2,6 @@
 //!
 //! One stream of one task is the concatenation of `alloc/logs/<task>.<stdout|stderr>.<n>`, n ascending (`spec/runtime.md` 4).
 
+pub mod follow;
+pub mod name;
 pub mod rotate;
