@@ -42,8 +42,12 @@ pub struct Budget {
     pub batches_max: usize,
     /// Allocations that are not terminal. Full: evaluations block.
     pub allocs_max: usize,
-    /// Terminal allocations kept (`client.gc_max_allocs`). Full: the oldest is collected.
+    /// Folders of ended allocations kept (`client.gc_max_allocs`). Full: the oldest is removed.
     pub allocs_terminal_max: usize,
+    /// Rows of allocations kept, living ones included. Full: the oldest ended one is forgotten.
+    pub alloc_rows_max: u64,
+    /// Rows of evaluations kept. Full: the oldest ended one is forgotten.
+    pub eval_rows_max: u64,
     /// Versions kept per job.
     pub job_versions_max: usize,
     /// Tasks started at the same time after a reboot, per core.
@@ -79,6 +83,8 @@ pub const SMALL_64: Budget = Budget {
     batches_max: 64,
     allocs_max: 64,
     allocs_terminal_max: 20,
+    alloc_rows_max: 256,
+    eval_rows_max: 512,
     job_versions_max: 6,
     starts_per_core_max: 2,
     log_lines_max: 64,
@@ -98,6 +104,8 @@ pub const GENERIC_LINUX: Budget = Budget {
     batches_max: 1024,
     allocs_max: 1024,
     allocs_terminal_max: 50,
+    alloc_rows_max: 16_384,
+    eval_rows_max: 16_384,
     log_lines_max: 512,
     log_bytes_max: 64 << 10,
     ..SMALL_64
@@ -120,3 +128,6 @@ const _: () = assert!(worst_case_bytes(&SMALL_64) <= 8 << 20);
 const _: () = assert!(GENERIC_LINUX.frame_bytes_max * 4 / 3 + 512 <= 64 << 10);
 const _: () = assert!(SMALL_64.line_bytes_max <= SMALL_64.head_bytes_max);
 const _: () = assert!(SMALL_64.job_bytes_max <= SMALL_64.bodies_bytes_max);
+// Living allocations and the ended ones whose folders are kept all have rows; about 1.5 KiB each, 2.7 times that in the file.
+const _: () = assert!(SMALL_64.alloc_rows_max >= (SMALL_64.allocs_max + SMALL_64.allocs_terminal_max) as u64);
+const _: () = assert!((SMALL_64.alloc_rows_max * 1536 + SMALL_64.eval_rows_max * 512) * 27 / 10 < SMALL_64.store_bytes_max);

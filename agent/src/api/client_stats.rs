@@ -2,6 +2,7 @@
 
 use dunlin_hal::clock::Now;
 use dunlin_hal::facts::Usage;
+use dunlin_hal::volume::Space;
 use serde::Serialize;
 
 use super::body::{Answer as Fetched, Document, Work};
@@ -42,9 +43,8 @@ fn collect_all(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
 
 fn stats(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     check_node(cx, ask)?;
-    let mhz_per_percent = cx.node.mhz_per_percent();
-    let show = move |now: Now, fetched: Fetched| match fetched {
-        Fetched::Host(usage) => serde_json::to_vec(&host(now, &usage, mhz_per_percent)).ok(),
+    let show = |now: Now, fetched: Fetched| match fetched {
+        Fetched::Host(usage) => serde_json::to_vec(&host(now, &usage)).ok(),
         _ => None,
     };
     Ok(Answer::machine(Box::new(Document::new(Work::HostUsage, Box::new(show)))))
@@ -55,7 +55,7 @@ fn stats(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
 struct Host<'a> {
     memory: Memory,
     #[serde(rename = "CPU")]
-    cpu: Vec<Cpu<'a>>,
+    cpu: Vec<Cpu>,
     disk_stats: Vec<Disk<'a>>,
     alloc_dir_stats: Disk<'a>,
     device_stats: [(); 0],
@@ -76,9 +76,9 @@ struct Memory {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Cpu<'a> {
+struct Cpu {
     #[serde(rename = "CPU")]
-    cpu: &'a str,
+    cpu: String,
     user: f64,
     system: f64,
     idle: f64,
@@ -97,4 +97,47 @@ struct Disk<'a> {
     available: u64,
     used_percent: f64,
     inodes_used_percent: f64,
+}
+
+fn host<'a>(now: Now, usage: &'a Usage) -> Host<'a> {
+    Host {
+        memory: Memory {
+            total: usage.memory.total,
+            available: usage.memory.available,
+            used: usage.memory.used,
+            free: usage.memory.free,
+        },
+        cpu: usage
+            .cores
+            .iter()
+            .map(|core| Cpu {
+                cpu: format!("cpu{}", core.id),
+                user: core.user,
+                system: core.system,
+                idle: core.idle,
+                total: core.busy,
+                total_percent: core.busy,
+                total_ticks: core.ticks(),
+            })
+            .collect(),
+        disk_stats: usage.disks.iter().map(disk).collect(),
+        // Upstream names neither device nor mount point here.
+        alloc_dir_stats: Disk { device: "", mountpoint: "", ..disk(&usage.alloc_dir) },
+        device_stats: [],
+        uptime: usage.uptime_s,
+        timestamp: now.wall.0,
+        cpu_ticks_consumed: usage.ticks(),
+    }
+}
+
+fn disk(space: &Space) -> Disk<'_> {
+    Disk {
+        device: &space.device,
+        mountpoint: &space.mountpoint,
+        size: space.size,
+        used: space.used,
+        available: space.available,
+        used_percent: space.used_percent(),
+        inodes_used_percent: space.inodes_used_percent(),
+    }
 }
