@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dunlin_hal::clock::Now;
+use dunlin_runtime::alloc::machine::RestartAsk;
 use dunlin_runtime::cgroup::stats::Sample;
 use dunlin_runtime::proc::signal;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body::{Answer as Fetched, Document, Work};
 use super::error::ApiError;
 use super::route::{Acl, Family, client, client_put};
-use super::{Answer, Ask, Cx, RestartAsk, unknown_alloc};
+use super::{Answer, Ask, Cx, unknown_alloc};
 use crate::model::alloc::Allocation;
 use crate::wire::json;
 
@@ -67,8 +68,7 @@ fn send_signal(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if !body.task.is_empty() && !alloc.tasks.iter().any(|task| task.name == body.task) {
         return Err(ApiError::new(500, "Task not found"));
     }
-    let task = (!body.task.is_empty()).then_some(body.task.as_str());
-    cx.tasks.signal(alloc.id, task, number, &body.signal)?;
+    cx.tasks.signal(alloc.id, &body.task, number, &body.signal)?;
     Answer::json(&Done { index: 0 }, None)
 }
 
@@ -85,20 +85,7 @@ fn restart(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         bytes => json::decode(bytes, cx.budget.json_depth_max).map_err(|why| ApiError::new(500, why.to_string()))?,
     };
     let alloc = find(cx, ask)?;
-    if body.all_tasks && !body.task_name.is_empty() {
-        return Err(ApiError::new(500, "task name cannot be set when restarting all tasks"));
-    }
-    if alloc.is_terminal() && body.task_name.is_empty() {
-        return Err(ApiError::new(500, "restart of an alloc that should not run"));
-    }
-    if !body.task_name.is_empty() && !alloc.tasks.iter().any(|task| task.name == body.task_name) {
-        return Err(ApiError::new(500, format!("Could not find task runner for task: {}", body.task_name)));
-    }
-    let which = match (body.task_name.as_str(), body.all_tasks) {
-        ("", false) => RestartAsk::Running,
-        ("", true) => RestartAsk::All,
-        (task, _) => RestartAsk::Task(task),
-    };
+    let which = RestartAsk::new(&body.task_name, body.all_tasks).map_err(|refusal| ApiError::new(500, refusal.to_string()))?;
     cx.tasks.restart(alloc.id, which)?;
     Answer::json(&Done { index: 0 }, None)
 }

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::Now;
 use dunlin_hal::entropy::Rng;
+use dunlin_runtime::alloc::machine::RestartAsk;
 use dunlin_runtime::id::AllocId;
 use serde::Serialize;
 
@@ -89,11 +90,11 @@ impl Cx<'_> {
 
 /// What operations ask of running tasks. The core implements it over its machines.
 pub trait Tasks {
-    /// Sends a signal to one task or to all.
+    /// Sends a signal to one task, or with an empty name to all.
     ///
     /// # Errors
     /// With the texts of `spec/runtime.md` 2.3.
-    fn signal(&mut self, alloc: AllocId, task: Option<&str>, signal: i32, name: &str) -> Result<(), ApiError>;
+    fn signal(&mut self, alloc: AllocId, task: &str, signal: i32, name: &str) -> Result<(), ApiError>;
 
     /// Restarts tasks in place.
     ///
@@ -106,17 +107,6 @@ pub trait Tasks {
 
     /// Names of the tasks that have a process now.
     fn running(&self, alloc: AllocId) -> Vec<String>;
-}
-
-/// Which tasks to restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestartAsk<'a> {
-    /// Those that run.
-    Running,
-    /// One.
-    Task(&'a str),
-    /// All, dead ones too, in lifecycle order.
-    All,
 }
 
 /// What an operation gives back.

@@ -4,7 +4,7 @@
 //! that version and hands it in.
 
 use dunlin_hal::clock::Wall;
-use dunlin_runtime::event::{ClientStatus, TaskState};
+use dunlin_runtime::event::{ClientStatus, TaskPhase, TaskState};
 use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
 use dunlin_runtime::spec::Port;
 use dunlin_runtime::task::machine::TaskMemo;
@@ -210,6 +210,12 @@ impl Allocation {
     #[must_use]
     pub fn is_server_terminal(&self) -> bool {
         self.desired != Desired::Run
+    }
+
+    /// All its tasks are dead: no process of it is left, none will start. (`failed` may be shown while others still end.)
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.tasks.iter().all(|task| task.state.phase == TaskPhase::Dead)
     }
 
     /// It should not run, or it has ended.

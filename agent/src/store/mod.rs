@@ -182,6 +182,12 @@ impl Store {
         }
     }
 
+    /// The number the open batch will get.
+    #[must_use]
+    pub fn next_seq(&self) -> Seq {
+        self.next_seq
+    }
+
     /// Puts a raw row into the open batch.
     fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.open.insert(key, value);
@@ -204,7 +210,7 @@ impl Store {
 
     /// Stores the new state of an allocation. One whose tasks have all ended leaves the list of the living.
     pub fn put_alloc(&mut self, alloc: &Allocation) {
-        if alloc.client_status.is_terminal() && self.view().has(&keys::live(alloc.id)) {
+        if alloc.is_over() && self.view().has(&keys::live(alloc.id)) {
             self.put(keys::live(alloc.id), None);
         }
         self.put(keys::alloc(alloc.create_index, alloc.id), Some(rows::encode_alloc(alloc)));

@@ -1,0 +1,672 @@
+//! The machine of the whole agent: facts in, consequences out. It wires store, scheduler, API and running tasks together;
+//! nothing else does.
+//!
+//! Shape: [`Core::handle`] takes one [`Event`]; [`Core::poll`] gives [`Effect`]s until drained, before the next event.
+//! Never: a clock, a socket, a file, randomness of its own (invariant I2); reads go through the store's view.
+//! Invariant I3: a reply, a start or a stop is held under the batch that justifies it and let go by [`Event::Committed`].
+//! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
+//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there.
+
+mod collect;
+pub mod launch;
+mod runs;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dunlin_hal::budget::Budget;
+use dunlin_hal::clock::{Mono, Now};
+use dunlin_hal::entropy::Rng;
+use dunlin_runtime::alloc::machine::Event as Machine;
+use dunlin_runtime::driver::Launch;
+use dunlin_runtime::event::{ClientStatus, TaskPhase};
+use dunlin_runtime::id::{AllocId, Inv};
+use dunlin_runtime::task::machine::{Durability, News};
+use dunlin_runtime::task::restart::Window;
+
+use self::runs::Runs;
+use crate::api::body::Reply;
+use crate::api::error::ApiError;
+use crate::api::{self, Cx, Outcome};
+use crate::config::Config;
+use crate::model::alloc::{Desired, TaskEntry};
+use crate::node::Node;
+use crate::sched::process::job_status;
+use crate::store::rows::NodeRow;
+use crate::store::{Batch, Seq, Store, StoreError, Table, shift_client_status};
+use crate::wire::http::{Method, Request};
+
+/// A request that waits for its reply; the shell's number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One fact.
+#[derive(Debug)]
+pub enum Event {
+    /// A request whose body has been collected.
+    Request {
+        /// Its number.
+        id: RequestId,
+        /// It.
+        request: Request,
+        /// Ports something on this machine listens on, for writes that may place allocations.
+        busy_ports: Vec<u16>,
+    },
+    /// The client went away before its reply.
+    Gone(RequestId),
+    /// Everything up to this batch is durable.
+    Committed(Seq),
+    /// A batch could not be made durable; the store thread keeps it and tries again.
+    CommitFailed {
+        /// The newest batch it holds.
+        seq: Seq,
+        /// Why.
+        text: String,
+    },
+    /// News of an invocation.
+    News {
+        /// The allocation.
+        alloc: AllocId,
+        /// The task.
+        task: String,
+        /// The invocation.
+        inv: Inv,
+        /// What happened.
+        news: News,
+    },
+    /// The folder of a finished allocation is gone.
+    Removed(AllocId),
+    /// The time of the last [`Effect::WakeAt`] has come. Harmless when early.
+    Due,
+    /// Stop all tasks by their kill rules, then [`Effect::Exit`] (`-dev`, decision 27).
+    Shutdown,
+}
+
+/// A supervisor found at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The invocation.
+    pub inv: Inv,
+    /// Its allocation.
+    pub alloc: AllocId,
+    /// Its task.
+    pub task: String,
+    /// Where its record says the restart policy stood.
+    pub window: Option<Window>,
+    /// What its record tells, in order; empty = it had not begun.
+    pub news: Vec<News>,
+}
+
+/// What the core wants of a supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Ask the task to end; SIGKILL at the deadline.
+    Stop {
+        /// Signal number.
+        signal: i32,
+        /// Time until SIGKILL.
+        timeout_ms: u64,
+    },
+    /// Send a signal to the main process.
+    Signal {
+        /// Signal number.
+        signal: i32,
+    },
+}
+
+/// One consequence.
+#[derive(Debug)]
+pub enum Effect {
+    /// Make this durable, then say so.
+    Commit(Batch),
+    /// Answer a request.
+    Respond {
+        /// Its number.
+        id: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+    /// Start an invocation; its supervisor's news come as [`Event::News`].
+    Launch(Box<Launch>),
+    /// End an invocation nobody knows, with all its processes, and remove what is left of it.
+    Abandon(Inv),
+    /// Talk to an invocation's supervisor.
+    Supervise {
+        /// The invocation.
+        inv: Inv,
+        /// What to say.
+        op: Op,
+    },
+    /// Remove what is left of an ended invocation: its runtime folder and cgroups.
+    Forget {
+        /// Its allocation.
+        alloc: AllocId,
+        /// Its task.
+        task: String,
+        /// The invocation.
+        inv: Inv,
+    },
+    /// Remove the folder of an allocation; readers of its files are told that it is gone.
+    Remove(AllocId),
+    /// Send [`Event::Due`] at this time; replaces the last one. `None` = no need.
+    WakeAt(Option<Mono>),
+    /// All tasks have ended after [`Event::Shutdown`].
+    Exit,
+}
+
+/// What waits for a commit.
+#[derive(Debug)]
+enum Held {
+    Effect(Effect),
+    /// The allocation may begin.
+    Begin(AllocId),
+}
+
+/// A blocking query.
+#[derive(Debug)]
+struct Waiter {
+    id: RequestId,
+    request: Request,
+    table: Table,
+    due: Mono,
+}
+
+/// Who this agent is and what it may use: fixed for its life.
+#[derive(Debug)]
+pub struct Setting {
+    /// Configuration.
+    pub config: Config,
+    /// Bounds.
+    pub budget: Budget,
+    /// The node.
+    pub node: Node,
+    /// The agent's own environment, for tasks that may see it.
+    pub host_env: BTreeMap<String, String>,
+    /// Where allocations' folders are.
+    pub alloc_root: String,
+}
+
+/// The whole agent.
+pub struct Core {
+    setting: Setting,
+    store: Store,
+    rng: Rng,
+    runs: Runs,
+    held: BTreeMap<Seq, Vec<Held>>,
+    /// Waits for the batch that will carry the soft rows.
+    held_soft: Vec<Held>,
+    /// Newest batch handed out, newest known durable.
+    sealed: Seq,
+    durable: Seq,
+    waiters: Vec<Waiter>,
+    disk_error: Option<String>,
+    is_shutting_down: bool,
+    /// Ended allocations whose folders are still there, oldest first.
+    ended: VecDeque<AllocId>,
+    wake_at: Option<Mono>,
+    out: VecDeque<Effect>,
+}
+
+impl Core {
+    /// The agent over its store. Call [`Core::restore`] next.
+    #[must_use]
+    pub fn new(setting: Setting, store: Store, rng: Rng) -> Self {
+        Self {
+            setting,
+            store,
+            rng,
+            runs: Runs::default(),
+            held: BTreeMap::new(),
+            held_soft: Vec::new(),
+            sealed: Seq(0),
+            durable: Seq(0),
+            waiters: Vec::new(),
+            disk_error: None,
+            is_shutting_down: false,
+            ended: VecDeque::new(),
+            wake_at: None,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Takes up what an earlier life of the agent left: rows, supervisors, folders. Call it once, before any event.
+    ///
+    /// # Errors
+    /// When the store cannot be read: the agent must not act on half of what it knows.
+    pub fn restore(&mut self, now: Now, boot_id: [u8; 16], mut found: Vec<Found>, folders: &[AllocId]) -> Result<(), StoreError> {
+        let (last_boot, _) = self.store.last_life();
+        let was_rebooted = last_boot != boot_id && last_boot != [0; 16];
+        self.store.set_boot_id(boot_id);
+        self.register_node(now)?;
+        self.find_ended()?;
+        for alloc in self.store.view().live_allocs()? {
+            let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
+            let is_stopping = alloc.desired != Desired::Run;
+            self.runs.add_restored(&alloc, spec, is_stopping);
+            for (i, task) in alloc.tasks.iter().enumerate() {
+                let mine: Vec<Found> = found.extract_if(.., |found| found.alloc == alloc.id && found.task == task.name).collect();
+                self.restore_task(now, alloc.id, i, task, mine, was_rebooted);
+            }
+            self.runs.may_begin(alloc.id);
+        }
+        // The row of these was never committed, or is over: they run for nobody.
+        self.out.extend(found.into_iter().map(|found| Effect::Abandon(found.inv)));
+        for id in folders {
+            match self.store.view().alloc(*id)? {
+                Some(alloc) if alloc.is_destroyed => self.out.push_back(Effect::Remove(*id)),
+                Some(_) => {}
+                None => log::warn!("folder of unknown allocation {id} is left alone"),
+            }
+        }
+        self.settle(now, None);
+        self.seal(now, None);
+        self.set_timer();
+        Ok(())
+    }
+
+    fn restore_task(&mut self, now: Now, alloc: AllocId, i: usize, task: &TaskEntry, found: Vec<Found>, was_rebooted: bool) {
+        let mut is_adopted = false;
+        for Found { inv, window, news, .. } in found {
+            if inv == task.memo.consumed || news.is_empty() {
+                self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv });
+                continue;
+            }
+            for (n, news) in news.into_iter().enumerate() {
+                let event = if n == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
+                self.runs.restored(now, &mut self.rng, alloc, event);
+            }
+            is_adopted = true;
+        }
+        if !is_adopted && task.state.phase != TaskPhase::Dead {
+            self.runs.restored(now, &mut self.rng, alloc, Machine::Missing { task: i, was_rebooted });
+        }
+    }
+
+    /// The node's row exists from its first start on.
+    fn register_node(&mut self, now: Now) -> Result<(), StoreError> {
+        if self.store.view().node()?.is_none() {
+            let index = self.store.next_index();
+            let row = NodeRow { create_index: index, modify_index: index, status_updated_at: now.wall, ..NodeRow::default() };
+            self.store.put_node(&row);
+        }
+        Ok(())
+    }
+
+    /// Registers a job named on the command line (decision 28). Gives its id and the warnings.
+    ///
+    /// # Errors
+    /// What the API would have answered.
+    pub fn register(&mut self, now: Now, text: &[u8]) -> Result<(String, String), ApiError> {
+        let registered = self.operate(now, &[], |cx| api::jobs::register_at_start(cx, text));
+        if registered.is_err() {
+            self.store.abort();
+        }
+        self.settle(now, None);
+        self.set_timer();
+        registered
+    }
+
+    /// Takes one fact. Drain [`Core::poll`] before the next.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Request { id, request, busy_ports } => self.request(now, id, request, &busy_ports),
+            Event::Gone(id) => self.waiters.retain(|waiter| waiter.id != id),
+            Event::Committed(seq) => self.committed(now, seq),
+            Event::CommitFailed { seq, text } => self.commit_failed(seq, text),
+            Event::News { alloc, task, inv, news } => {
+                self.runs.news(now, &mut self.rng, alloc, &task, inv, news);
+                self.settle(now, None);
+            }
+            Event::Removed(alloc) => log::debug!("alloc {alloc}: folder removed"),
+            Event::Due => self.due(now),
+            Event::Shutdown => {
+                self.is_shutting_down = true;
+                self.runs.stop_all(now, &mut self.rng);
+                self.settle(now, None);
+            }
+        }
+        self.set_timer();
+    }
+
+    /// The next consequence; `None` when drained.
+    pub fn poll(&mut self) -> Option<Effect> {
+        self.out.pop_front()
+    }
+
+    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3).
+    #[must_use]
+    pub fn shown(&self) -> Option<crate::store::view::View<'_>> {
+        (self.durable >= self.sealed).then(|| self.store.view())
+    }
+
+    /// The configuration and the node.
+    #[must_use]
+    pub fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
+    fn cx<'a>(
+        now: Now,
+        setting: &'a Setting,
+        store: &'a mut Store,
+        rng: &'a mut Rng,
+        busy_ports: &'a [u16],
+        tasks: &'a mut dyn api::Tasks,
+    ) -> Cx<'a> {
+        Cx { now, store, rng, node: &setting.node, config: &setting.config, budget: &setting.budget, busy_ports, tasks }
+    }
+
+    /// Runs `act` as an operation of the API would run. The batch is left open.
+    fn operate<T>(&mut self, now: Now, busy_ports: &[u16], act: impl FnOnce(&mut Cx<'_>) -> T) -> T {
+        let Self { setting, store, runs, rng, .. } = self;
+        // Machines draw from a generator of their own, so that the store's borrow and theirs do not meet.
+        let mut task_rng = Rng::new(&mut Fork(rng));
+        let mut tasks = runs.as_tasks(now, &mut task_rng);
+        let mut cx = Self::cx(now, setting, store, rng, busy_ports, &mut tasks);
+        act(&mut cx)
+    }
+
+    fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {
+        let is_write = !matches!(request.method, Method::Get | Method::Head | Method::Options);
+        if is_write && let Some(refusal) = self.refuse_write() {
+            return self.reply(id, api::refusal(refusal, Vec::new()));
+        }
+        let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
+        match outcome {
+            Outcome::Reply(reply) => {
+                if reply.head.status >= 400 {
+                    self.store.abort();
+                }
+                self.settle(now, Some((id, reply)));
+            }
+            Outcome::Block { .. } if self.waiters.len() >= self.setting.budget.waiters_max => {
+                self.reply(id, api::refusal(ApiError::new(429, "too many concurrent requests"), Vec::new()));
+            }
+            Outcome::Block { wait_ms, table } => {
+                self.store.abort();
+                self.waiters.push(Waiter { id, request, table, due: now.mono.after_ms(wait_ms) });
+            }
+        }
+    }
+
+    /// Why no write is taken now; `None` = it is.
+    fn refuse_write(&self) -> Option<ApiError> {
+        if let Some(why) = &self.disk_error {
+            return Some(ApiError::new(500, format!("the store cannot be written, nothing was changed: {why}")));
+        }
+        let (held_n, max) = (self.held.len(), self.setting.budget.batches_max);
+        if held_n >= max {
+            return Some(ApiError::new(429, "too many concurrent requests"));
+        }
+        let (bytes, max) = (self.store.file_bytes(), self.setting.budget.store_bytes_max);
+        (bytes > max).then(|| ApiError::new(500, format!("the store is full ({bytes} of {max} bytes): stop and purge jobs, or collect finished allocations")))
+    }
+
+    fn reply(&mut self, id: RequestId, reply: Reply) {
+        // A read may have seen what a batch on its way to the disk holds: it waits for that batch.
+        self.hold(self.sealed, Held::Effect(Effect::Respond { id, reply }));
+    }
+
+    fn hold(&mut self, seq: Seq, held: Held) {
+        if seq <= self.durable {
+            self.release(held);
+        } else {
+            self.held.entry(seq).or_default().push(held);
+        }
+    }
+
+    fn release(&mut self, held: Held) {
+        match held {
+            Held::Effect(effect) => self.out.push_back(effect),
+            Held::Begin(alloc) => self.runs.may_begin(alloc),
+        }
+    }
+
+    fn committed(&mut self, now: Now, seq: Seq) {
+        self.disk_error = None;
+        self.durable = self.durable.max(seq);
+        self.store.committed(seq);
+        let later = self.held.split_off(&Seq(seq.0 + 1));
+        for held in std::mem::replace(&mut self.held, later).into_values().flatten() {
+            self.release(held);
+        }
+        self.settle(now, None);
+    }
+
+    /// The decisions stand in memory and are tried again; who asked is told that they are not safe yet.
+    fn commit_failed(&mut self, seq: Seq, text: String) {
+        log::error!("store: batch {} could not be written: {text}; it is kept in memory and tried again", seq.0);
+        let waiting = self.held.range_mut(..=seq).flat_map(|(_, held)| held.iter_mut());
+        let mut told = Vec::new();
+        for held in waiting {
+            if let Held::Effect(Effect::Respond { id, .. }) = held {
+                told.push(*id);
+            }
+        }
+        for held in self.held.values_mut() {
+            held.retain(|held| !matches!(held, Held::Effect(Effect::Respond { id, .. }) if told.contains(id)));
+        }
+        for id in told {
+            let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
+            self.out.push_back(Effect::Respond { id, reply: api::refusal(error, Vec::new()) });
+        }
+        self.disk_error = Some(text);
+    }
+
+    fn due(&mut self, now: Now) {
+        self.runs.due(now, &mut self.rng);
+        let late: Vec<Waiter> = self.waiters.extract_if(.., |waiter| waiter.due <= now.mono).collect();
+        for waiter in late {
+            self.answer_waiter(now, waiter, false);
+        }
+        self.settle(now, None);
+        if self.store.soft_due(&self.setting.budget).is_some_and(|due| due <= now.mono) {
+            self.seal(now, None);
+        }
+    }
+
+    fn answer_waiter(&mut self, now: Now, waiter: Waiter, may_block: bool) {
+        match self.operate(now, &[], |cx| api::dispatch(cx, &waiter.request, may_block)) {
+            Outcome::Reply(reply) => self.reply(waiter.id, reply),
+            Outcome::Block { .. } => self.waiters.push(waiter),
+        }
+    }
+
+    fn set_timer(&mut self) {
+        let waiters = self.waiters.iter().map(|waiter| waiter.due).min();
+        let soft = self.store.soft_due(&self.setting.budget);
+        let next = [self.runs.next_due(), waiters, soft].into_iter().flatten().min();
+        if next != self.wake_at {
+            self.wake_at = next;
+            self.out.push_back(Effect::WakeAt(next));
+        }
+    }
+
+    /// Draws all conclusions from what was put and from what the machines did, then seals it. `reply` waits for the result.
+    fn settle(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
+        let before: [u64; 4] = self.table_indexes();
+        let mut durability = if self.store.is_clean() { None } else { Some(Durability::C0) };
+        if let Err(error) = self.conclude(now, &mut durability) {
+            // Rows that cannot be read: what was decided so far is kept in memory and told to whoever asked.
+            log::error!("{error}");
+            self.store.abort();
+            let reply = reply.map(|(id, _)| (id, api::refusal(error.into(), Vec::new())));
+            return self.seal(now, reply);
+        }
+        match durability {
+            Some(Durability::C0) => self.seal(now, reply),
+            Some(Durability::C1) => {
+                self.store.seal_soft(now);
+                self.send(reply);
+            }
+            None => self.send(reply),
+        }
+        self.wake_waiters(now, before);
+        if self.is_shutting_down && self.runs.is_empty() {
+            self.out.push_back(Effect::Exit);
+        }
+    }
+
+    fn table_indexes(&self) -> [u64; 4] {
+        [Table::Jobs, Table::Evals, Table::Allocs, Table::Nodes].map(|table| self.store.table_index(table))
+    }
+
+    fn wake_waiters(&mut self, now: Now, before: [u64; 4]) {
+        let after = self.table_indexes();
+        if after == before {
+            return;
+        }
+        let woken: Vec<Waiter> =
+            self.waiters.extract_if(.., |waiter| after[waiter.table as usize] != before[waiter.table as usize]).collect();
+        for waiter in woken {
+            self.answer_waiter(now, waiter, true);
+        }
+    }
+
+    fn send(&mut self, reply: Option<(RequestId, Reply)>) {
+        if let Some((id, reply)) = reply {
+            self.reply(id, reply);
+        }
+    }
+
+    fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
+        if let Some(batch) = self.store.seal(now) {
+            self.sealed = batch.seq;
+            let soft = std::mem::take(&mut self.held_soft);
+            self.held.entry(batch.seq).or_default().extend(soft);
+            self.out.push_back(Effect::Commit(batch));
+        }
+        self.send(reply);
+    }
+
+    /// Starts and stops what rows ask for, stores what machines did, and again, until nothing moves.
+    fn conclude(&mut self, now: Now, durability: &mut Option<Durability>) -> Result<(), StoreError> {
+        loop {
+            for id in self.store.take_touched() {
+                self.follow_row(now, id)?;
+            }
+            let Some(id) = self.runs.next_dirty(now, &mut self.rng) else { break };
+            let changed = self.store_run(now, id, durability)?;
+            if changed {
+                self.capacity_changed(now, durability)?;
+            }
+        }
+        if self.collect(now)? {
+            *durability = (*durability).max(Some(Durability::C1));
+        }
+        Ok(())
+    }
+
+    /// Brings the machine of an allocation in line with its row.
+    fn follow_row(&mut self, now: Now, id: AllocId) -> Result<(), StoreError> {
+        let Some(alloc) = self.store.view().alloc(id)? else { return Ok(()) };
+        if alloc.is_over() {
+            return Ok(());
+        }
+        if !self.runs.has(id) {
+            let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
+            self.runs.add_new(now, &alloc, spec);
+            self.held.entry(self.store.next_seq()).or_default().push(Held::Begin(id));
+        }
+        if alloc.desired != Desired::Run {
+            self.runs.stop(now, &mut self.rng, id, alloc.no_shutdown_delay);
+        }
+        Ok(())
+    }
+
+    /// Stores what a machine did and hands its effects out. True when an allocation has ended: there is room again.
+    fn store_run(&mut self, now: Now, id: AllocId, durability: &mut Option<Durability>) -> Result<bool, StoreError> {
+        let Some(outcome) = self.runs.take(id) else { return Ok(false) };
+        let mut has_ended = false;
+        if let Some(class) = outcome.changed {
+            *durability = (*durability).max(Some(class));
+            if let Some(mut alloc) = self.store.view().alloc(id)? {
+                alloc.modify_index = self.store.next_index();
+                alloc.modify_at = now.wall;
+                for (entry, (state, memo)) in alloc.tasks.iter_mut().zip(outcome.tasks) {
+                    entry.state = state;
+                    entry.memo = memo;
+                }
+                outcome.status.1.clone_into(&mut alloc.client_description);
+                let before = alloc.client_status;
+                shift_client_status(&mut self.store, &mut alloc, outcome.status.0)?;
+                self.store.put_alloc(&alloc);
+                has_ended = alloc.is_over();
+                if before != alloc.client_status || has_ended {
+                    self.update_job_status(&alloc.job, alloc.modify_index)?;
+                }
+                if has_ended {
+                    self.ended.push_back(id);
+                    self.runs.remove(id);
+                }
+                // The row was put by the machine: it needs no second look.
+                self.store.take_touched();
+            }
+        }
+        let is_c0 = outcome.changed == Some(Durability::C0);
+        for effect in outcome.effects {
+            self.hand_out(id, effect, is_c0)?;
+        }
+        Ok(has_ended && outcome.status.0 != ClientStatus::Running)
+    }
+
+    fn update_job_status(&mut self, key: &crate::model::alloc::JobKey, index: u64) -> Result<(), StoreError> {
+        let Some(mut row) = self.store.view().job(key)? else { return Ok(()) };
+        let status = job_status(&self.store, key, &row)?;
+        if status != row.status {
+            row.status = status;
+            row.modify_index = index;
+            self.store.put_job(key, &row);
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, alloc: AllocId, effect: runs::TaskEffect, is_c0: bool) -> Result<(), StoreError> {
+        use runs::TaskEffect;
+        let held = match effect {
+            TaskEffect::Launch { task, inv, window } => match launch::launch(&self.runs, &self.setting, alloc, task, inv, window) {
+                Some(launch) => Held::Effect(Effect::Launch(Box::new(launch))),
+                None => return Ok(()),
+            },
+            TaskEffect::Supervise { inv, op } => Held::Effect(Effect::Supervise { inv, op }),
+            TaskEffect::Consumed { task, inv } => {
+                // The folder is the evidence of what the rows say: it goes when they are durable, soft or not.
+                self.held_soft.push(Held::Effect(Effect::Forget { alloc, task, inv }));
+                return Ok(());
+            }
+        };
+        if is_c0 {
+            self.held.entry(self.store.next_seq()).or_default().push(held);
+        } else {
+            self.release(held);
+        }
+        Ok(())
+    }
+
+    /// An allocation has ended: blocked evaluations are tried again, and what waited for its room may begin.
+    fn capacity_changed(&mut self, now: Now, durability: &mut Option<Durability>) -> Result<(), StoreError> {
+        if self.is_shutting_down {
+            return Ok(());
+        }
+        for eval in self.store.view().blocked_evals(self.setting.budget.waiters_max)? {
+            let tried = self.operate(now, &[], |cx| cx.process(eval))?;
+            if tried.status != crate::model::eval::EvalStatus::Blocked {
+                *durability = Some(Durability::C0);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Seeds a second generator from the first.
+struct Fork<'a>(&'a mut Rng);
+
+impl dunlin_hal::entropy::Entropy for Fork<'_> {
+    fn seed(&mut self, seed: &mut [u8; 32]) {
+        for chunk in seed.chunks_exact_mut(8) {
+            chunk.copy_from_slice(&self.0.word().to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Garbage collection: folders of ended allocations beyond the bound, then rows beyond theirs; oldest first.
+//!
+//! Bounds: `Budget::{allocs_terminal_max, alloc_rows_max, eval_rows_max}` and the configured `gc_max_allocs`.
+//! Only what has ended is ever removed.
+
+use dunlin_hal::clock::Now;
+use dunlin_runtime::id::AllocId;
+
+use super::{Core, Effect, Held};
+use crate::model::alloc::Allocation;
+use crate::store::{StoreError, keys, rows};
+
+/// Rows looked at in one turn.
+const ROWS_STEP: usize = 64;
+
+impl Core {
+    /// Removes what is too much. True when rows were put.
+    pub(super) fn collect(&mut self, now: Now) -> Result<bool, StoreError> {
+        let mut has_put = false;
+        let keep_n = self.setting.config.gc_max_allocs().min(self.setting.budget.allocs_terminal_max.max(1));
+        let mut doomed = self.runs.take_collect();
+        while self.ended.len() > keep_n {
+            doomed.extend(self.ended.pop_front());
+        }
+        for id in doomed {
+            self.ended.retain(|other| *other != id);
+            has_put |= self.remove_folder(now, id)?;
+        }
+        let (allocs_n, evals_n) = self.store.counts();
+        if allocs_n > self.setting.budget.alloc_rows_max {
+            has_put |= self.forget_allocs()?;
+        }
+        if evals_n > self.setting.budget.eval_rows_max {
+            has_put |= self.forget_evals()?;
+        }
+        Ok(has_put)
+    }
+
+    /// Every ended allocation whose folder is still there, oldest first: read once, at start.
+    pub(super) fn find_ended(&mut self) -> Result<(), StoreError> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.view().scan_after(keys::ALLOCS, after.as_deref(), ROWS_STEP)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (_, bytes) in &page {
+                let alloc = rows::decode_alloc(bytes)?;
+                if alloc.is_over() && !alloc.is_destroyed {
+                    self.ended.push_back(alloc.id);
+                }
+            }
+        }
+    }
+
+    fn remove_folder(&mut self, now: Now, id: AllocId) -> Result<bool, StoreError> {
+        let Some(mut alloc) = self.store.view().alloc(id)?.filter(|alloc| alloc.is_over() && !alloc.is_destroyed) else {
+            return Ok(false);
+        };
+        alloc.is_destroyed = true;
+        alloc.modify_at = now.wall;
+        self.store.put_alloc(&alloc);
+        self.store.take_touched();
+        // A folder that outlives a cut is found by its row, which still says that it is there.
+        self.held_soft.push(Held::Effect(Effect::Remove(id)));
+        Ok(true)
+    }
+
+    fn forget_allocs(&mut self) -> Result<bool, StoreError> {
+        let page = self.store.view().scan_after(keys::ALLOCS, None, ROWS_STEP)?;
+        let mut has_put = false;
+        let (allocs_n, _) = self.store.counts();
+        let mut excess = allocs_n.saturating_sub(self.setting.budget.alloc_rows_max);
+        for (_, bytes) in page {
+            let alloc: Allocation = rows::decode_alloc(&bytes)?;
+            if excess == 0 {
+                break;
+            }
+            // The row goes only after the folder: it is what names the folder as ours.
+            if alloc.is_over() && alloc.is_destroyed {
+                excess -= 1;
+                self.store.remove_alloc(&alloc);
+                has_put = true;
+            }
+        }
+        Ok(has_put)
+    }
+
+    fn forget_evals(&mut self) -> Result<bool, StoreError> {
+        let page = self.store.view().scan_after(keys::EVALS, None, ROWS_STEP)?;
+        let mut has_put = false;
+        let (_, evals_n) = self.store.counts();
+        let mut excess = evals_n.saturating_sub(self.setting.budget.eval_rows_max);
+        for (_, bytes) in page {
+            let eval = rows::decode_eval(&bytes)?;
+            if excess > 0 && eval.status.is_terminal() {
+                excess -= 1;
+                self.store.remove_eval(&eval);
+                has_put = true;
+            }
+        }
+        Ok(has_put)
+    }
+}
