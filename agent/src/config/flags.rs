@@ -132,6 +132,11 @@ impl Parsed {
         self.given.iter().filter(move |(given, _)| *given == name).map(|(_, value)| value.as_str())
     }
 
+    /// All flags given, in order; the value of a switch is `true` or `false`.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.given.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
     /// The last value as a number. The flag's name is returned in the error.
     pub fn number<T: core::str::FromStr>(&self, name: &'static str) -> Result<Option<T>, FlagError> {
         let Some(value) = self.value(name) else { return Ok(None) };
@@ -165,7 +170,10 @@ pub fn parse(known: &[Flag], order: Order, words: &[String]) -> Result<Parsed, F
         let Some(entry) = known.iter().find(|entry| entry.name == name) else {
             return Err(match name {
                 "h" | "help" => FlagError::Help,
-                _ => FlagError::Unknown { asked: name.to_owned(), nearest: nearest(name, known.iter().map(|entry| entry.name)) },
+                _ => FlagError::Unknown {
+                    asked: name.to_owned(),
+                    nearest: nearest(name, known.iter().map(|entry| entry.name)).map(|(near, _)| near),
+                },
             });
         };
         let value = match (entry.takes, value) {

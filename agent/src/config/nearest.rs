@@ -1,14 +1,14 @@
 //! "Did you mean ...?": the known word that is closest to the one that was typed. Pure.
 //!
-//! Shape: (word, known words) -> nearest known word. Distance is Levenshtein's on bytes; the first of equals wins.
+//! Shape: (word, known words) -> nearest known word and how far it is. Distance is Levenshtein's on bytes; the first of equals wins.
 //! Bound: only the first [`WORD_BYTES_MAX`] bytes of a word count, so the work is bounded whatever was typed.
 
 /// Longest part of a word that is compared, bytes.
 pub const WORD_BYTES_MAX: usize = 64;
 
-/// The known word with the fewest edits from `asked`; `None` only when nothing is known.
-pub fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known.into_iter().min_by_key(|word| distance(asked.as_bytes(), word.as_bytes()))
+/// The known word with the fewest edits from `asked`, and these edits; `None` only when nothing is known.
+pub fn nearest<'a>(asked: &str, known: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, usize)> {
+    known.into_iter().map(|word| (word, distance(asked.as_bytes(), word.as_bytes()))).min_by_key(|(_, edits)| *edits)
 }
 
 /// Edits (insert, delete, replace) between the compared parts of two words.
@@ -53,8 +53,8 @@ mod tests {
 
     #[test]
     fn nearest_known() {
-        assert_eq!(nearest("datadir", ["bind_addr", "data_dir", "region"]), Some("data_dir"));
-        assert_eq!(nearest("b", ["a", "c"]), Some("a"));
+        assert_eq!(nearest("datadir", ["bind_addr", "data_dir", "region"]), Some(("data_dir", 1)));
+        assert_eq!(nearest("b", ["a", "c"]), Some(("a", 1)));
         assert_eq!(nearest("x", []), None);
     }
 }
