@@ -123,7 +123,7 @@ impl Layout {
 }
 
 /// The mount table writes space, tab, line feed and backslash as `\ooo`.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
