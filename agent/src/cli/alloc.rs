@@ -21,11 +21,7 @@ pub(super) const STATUS: Verb = Verb {
     operands: "<allocation>",
     synopsis: "Show an allocation: its tasks, their resources and events",
     about: "",
-    flags: &[
-        Flag::switch("short", "Only the newest event of each task"),
-        Flag::switch("stats", "Also detailed resource use"),
-        VERBOSE,
-    ],
+    flags: &[Flag::switch("short", "Only the newest event of each task"), Flag::switch("stats", "Also detailed resource use"), VERBOSE],
     run: status,
 };
 
@@ -256,13 +252,7 @@ fn short_tasks(alloc: &Value) -> Table {
     let mut table = Table::new("Name|State|Last Event|Time|Lifecycle");
     for (task, state) in tasks_in_order(alloc) {
         let last = state.items("Events").last().unwrap_or(&Value::Null);
-        table.row([
-            task.into(),
-            state.text("State").into(),
-            last.text("Type").into(),
-            time(last.wall("Time")),
-            lifecycle(alloc, task),
-        ]);
+        table.row([task.into(), state.text("State").into(), last.text("Type").into(), time(last.wall("Time")), lifecycle(alloc, task)]);
     }
     table
 }
@@ -415,7 +405,7 @@ fn signal(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
 fn restart(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     let all = cx.on("all-tasks");
     if all && (cx.flags.value("task").is_some() || cx.flags.args.len() > 1) {
-        return Err(Failure::new("-all-tasks restarts all tasks: name no task with it"));
+        return Err(Failure::words("-all-tasks restarts all tasks: name no task with it"));
     }
     let (alloc, task) = target(cx)?;
     let body = json!({ "TaskName": task, "AllTasks": all });

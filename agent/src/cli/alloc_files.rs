@@ -15,9 +15,10 @@ use super::alloc::{TASK, VERBOSE, named_task, only_task};
 use super::answer::{Answer as _, items};
 use super::client::path;
 use super::table::{Table, bytes, quoted, time};
-use super::tail::{Cutter, Frame, Start, frames};
+use super::tail::{Cutter, Start, frames};
 use super::{Cx, Exit, Failure, Verb, find};
 use crate::config::flags::Flag;
+use crate::wire::stream_frame::{Frame, Received};
 
 /// Bytes copied at once from a plain file.
 const COPY_BYTES: usize = 16 << 10;
@@ -86,7 +87,7 @@ fn allocation(cx: &Cx<'_>, typed: &str) -> Result<Value, Failure> {
 }
 
 fn start(cx: &Cx<'_>) -> Result<Start, Failure> {
-    Start::of(cx.on("tail"), cx.number("n")?, cx.number("c")?).map_err(Failure::new)
+    Start::of(cx.on("tail"), cx.number("n")?, cx.number("c")?).map_err(Failure::words)
 }
 
 fn logs(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
@@ -95,7 +96,7 @@ fn logs(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     let (follows, stdout, stderr) = (cx.on("f"), cx.on("stdout"), cx.on("stderr"));
     let both = follows && !stdout && !stderr && start == Start::Beginning;
     if stdout && stderr {
-        return Err(Failure::new("one log at a time: -stdout or -stderr (with -f alone both are followed)"));
+        return Err(Failure::words("one log at a time: -stdout or -stderr (with -f alone both are followed)"));
     }
     let alloc = allocation(cx, operands.first().map_or("", String::as_str))?;
     let task = match named_task(cx, &alloc, operands.get(1))? {
@@ -111,7 +112,14 @@ fn logs(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
 }
 
 /// A framed log; `from_end` = so many bytes before its end.
-fn open_log(cx: &Cx<'_>, alloc: &Value, task: &str, kind: &str, follows: bool, from_end: Option<u64>) -> Result<Box<dyn Read + Send>, Failure> {
+fn open_log(
+    cx: &Cx<'_>,
+    alloc: &Value,
+    task: &str,
+    kind: &str,
+    follows: bool,
+    from_end: Option<u64>,
+) -> Result<Box<dyn Read + Send>, Failure> {
     let (origin, offset) = place(from_end);
     let follow = if follows { "true" } else { "false" };
     let params = [("task", task), ("type", kind), ("follow", follow), ("origin", origin), ("offset", &offset)];
@@ -129,7 +137,7 @@ fn show_frames(cx: &mut Cx<'_>, stream: Box<dyn Read + Send>, mut cutter: Cutter
     for frame in frames(stream) {
         let frame = frame.map_err(broken)?;
         if cx.on("json") {
-            cx.say(&frame.raw)?;
+            say_frame(cx, &frame)?;
             continue;
         }
         tell(cx, &frame)?;
@@ -143,11 +151,20 @@ fn show_frames(cx: &mut Cx<'_>, stream: Box<dyn Read + Send>, mut cutter: Cutter
 }
 
 /// What happened to the file itself, when asked for: bytes that were purged before they were read are missing from the output.
-fn tell(cx: &mut Cx<'_>, frame: &Frame) -> io::Result<()> {
-    if !frame.event.is_empty() && cx.on("verbose") {
-        cx.note(format!("==> {}: {}", frame.file, frame.event))?;
+fn tell(cx: &mut Cx<'_>, frame: &Received) -> io::Result<()> {
+    if !frame.file_event.is_empty() && cx.on("verbose") {
+        cx.note(format!("==> {}: {}", frame.file, frame.file_event))?;
     }
     Ok(())
+}
+
+/// The frame as it came, on a line of its own.
+fn say_frame(cx: &mut Cx<'_>, frame: &Received) -> io::Result<()> {
+    let mut line = Vec::new();
+    Frame { data: &frame.data, file: &frame.file, event: &frame.file_event, offset: frame.offset }.encode(&mut line);
+    line.push(b'\n');
+    cx.out.write_all(&line)?;
+    cx.out.flush()
 }
 
 fn broken(why: io::Error) -> Failure {
@@ -155,7 +172,7 @@ fn broken(why: io::Error) -> Failure {
 }
 
 /// The next frame of a log, and where it goes.
-type Turn = (Target, Option<io::Result<Frame>>);
+type Turn = (Target, Option<io::Result<Received>>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
@@ -194,7 +211,7 @@ fn show_turns(cx: &mut Cx<'_>, turns: &Receiver<Turn>) -> Result<Exit, Failure> 
         let Some(frame) = turn else { continue };
         let frame = frame.map_err(broken)?;
         if cx.on("json") {
-            cx.say(&frame.raw)?;
+            say_frame(cx, &frame)?;
             continue;
         }
         tell(cx, &frame)?;
@@ -221,7 +238,7 @@ fn fs(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
         return show_entries(cx, &list, items(&list), false);
     }
     if cx.on("json") {
-        return Err(Failure::new("-json shows folders, and files with -stat; the content of a file is no JSON of ours"));
+        return Err(Failure::words("-json shows folders, and files with -stat; the bytes of a file have no JSON form"));
     }
     if cx.on("f") {
         let (origin, offset) = place(start.offset());
@@ -270,7 +287,8 @@ fn entry_table(entries: &[Value], exact: bool, with_type: bool) -> Table {
     let mut table = Table::new(if with_type { "Mode|Size|Modified Time|Content Type|Name" } else { "Mode|Size|Modified Time|Name" });
     for entry in entries {
         let size = entry.int("Size");
-        let mut row = vec![entry.text("FileMode").to_owned(), if exact { size.to_string() } else { bytes(size) }, time(entry.stamp("ModTime"))];
+        let mut row =
+            vec![entry.text("FileMode").to_owned(), if exact { size.to_string() } else { bytes(size) }, time(entry.stamp("ModTime"))];
         if with_type {
             row.push(entry.text("ContentType").to_owned());
         }

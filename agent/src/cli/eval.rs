@@ -18,7 +18,10 @@ pub(super) const STATUS: Verb = Verb {
     operands: "<evaluation>",
     synopsis: "Show an evaluation and why it could not place allocations",
     about: "",
-    flags: &[Flag::switch("monitor", "Follow the evaluation until it is finished"), Flag::switch("verbose", "Show whole identifiers and exact times")],
+    flags: &[
+        Flag::switch("monitor", "Follow the evaluation until it is finished"),
+        Flag::switch("verbose", "Show whole identifiers and exact times"),
+    ],
     run: status,
 };
 

@@ -4,7 +4,7 @@
 //! Bound: [`JOB_FILE_BYTES_MAX`]. Never parses HCL: a file in that form is refused with the way to convert it.
 //! Source: upstream v1.10.5 command/job_{run,status,inspect,stop}.go (behaviour only); `spec/http-api.md` 8.2.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _};
 
 use serde_json::{Value, json};
 
@@ -240,7 +240,8 @@ fn status_of_children(cx: &mut Cx<'_>, parent: &JobName) -> Result<Exit, Failure
 fn document(cx: &Cx<'_>, name: &JobName) -> Result<Value, Failure> {
     let all = if cx.on("all-allocs") { "true" } else { "" };
     let params = [("namespace", name.namespace.as_str()), ("all", all)];
-    let read = |part: &str| cx.client.get(&path(&["job", &name.id, part]), params.get(..if part == "allocations" { 2 } else { 1 }).unwrap_or(&[]));
+    let read =
+        |part: &str| cx.client.get(&path(&["job", &name.id, part]), params.get(..if part == "allocations" { 2 } else { 1 }).unwrap_or(&[]));
     Ok(json!({
         "Allocations": read("allocations").map_err(Failure::call("reading the job's allocations"))?,
         "Evaluations": read("evaluations").map_err(Failure::call("reading the job's evaluations"))?,
@@ -260,7 +261,8 @@ fn shown_status(job: &Value) -> String {
 
 /// A table of jobs.
 pub(super) fn listing(jobs: &[Value], with_namespace: bool) -> String {
-    let mut table = Table::new(if with_namespace { "ID|Namespace|Type|Priority|Status|Submit Date" } else { "ID|Type|Priority|Status|Submit Date" });
+    let mut table =
+        Table::new(if with_namespace { "ID|Namespace|Type|Priority|Status|Submit Date" } else { "ID|Type|Priority|Status|Submit Date" });
     for job in jobs {
         let kind = [("Periodic", "/periodic"), ("ParameterizedJob", "/parameterized")];
         let kind = kind.iter().filter(|(member, _)| is_set(job, member)).map(|(_, suffix)| *suffix);
@@ -338,7 +340,8 @@ fn inspect(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     let job = match cx.number("version")? {
         None => cx.client.get(&path(&["job", &name.id]), &params).map_err(Failure::call("reading the job"))?,
         Some(version) => {
-            let answer = cx.client.get(&path(&["job", &name.id, "versions"]), &params).map_err(Failure::call("reading the job's versions"))?;
+            let answer =
+                cx.client.get(&path(&["job", &name.id, "versions"]), &params).map_err(Failure::call("reading the job's versions"))?;
             let found = answer.items("Versions").iter().find(|job| u64::try_from(job.int("Version")) == Ok(version));
             found.cloned().ok_or_else(|| Failure::new(format!("Job {} has no version {version}", quoted(&name.id))))?
         }
@@ -399,12 +402,7 @@ fn confirmed(cx: &mut Cx<'_>, id: &str) -> Result<bool, Failure> {
     write!(cx.err, "Stop job {}? [y/N] ", quoted(id))?;
     cx.err.flush()?;
     let mut answer = Vec::new();
-    // One byte at a time: what follows the line is not ours.
-    for byte in (&mut *cx.input).take(16).bytes() {
-        match byte {
-            Ok(b'\n') | Err(_) => break,
-            Ok(byte) => answer.push(byte),
-        }
-    }
+    // No answer is no yes.
+    let _ = (&mut *cx.input).take(16).read_until(b'\n', &mut answer);
     Ok(answer.trim_ascii() == b"y")
 }

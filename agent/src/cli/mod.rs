@@ -25,7 +25,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 
 use dunlin_hal::clock::{Clock, Wall};
@@ -118,6 +118,8 @@ impl Exit {
 enum Failure {
     /// This is what to tell the user.
     Told(String),
+    /// The words typed make no sense together; told with the way to the usage text.
+    Words(String),
     /// Nobody reads our output any more: end quietly.
     OutputGone,
 }
@@ -125,6 +127,10 @@ enum Failure {
 impl Failure {
     fn new(text: impl Into<String>) -> Self {
         Self::Told(text.into())
+    }
+
+    fn words(text: impl Into<String>) -> Self {
+        Self::Words(text.into())
     }
 
     /// A failed call: what was being done, and what came of it.
@@ -140,16 +146,21 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// Makes a way to reach the agent at an address; the error says what is wrong with the address.
+pub type Connect<'a> = dyn Fn(&str) -> Result<Box<dyn Transport + 'a>, String> + 'a;
+/// Opens a file for reading.
+pub type Open<'a> = dyn Fn(&str) -> io::Result<Box<dyn Read>> + 'a;
+
 /// The machine around the command line.
 pub struct World<'a> {
     /// Reads an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// Makes a way to reach the agent at an address; the error says what is wrong with the address.
-    pub connect: &'a dyn Fn(&str) -> Result<Box<dyn Transport + 'a>, String>,
-    /// Opens a file for reading.
-    pub open: &'a dyn Fn(&str) -> io::Result<Box<dyn Read>>,
+    /// Reaches agents.
+    pub connect: &'a Connect<'a>,
+    /// Opens files.
+    pub open: &'a Open<'a>,
     /// Standard input.
-    pub input: &'a mut dyn Read,
+    pub input: &'a mut dyn BufRead,
     /// Standard output.
     pub out: &'a mut dyn Write,
     /// Standard error.
@@ -162,8 +173,8 @@ pub struct World<'a> {
 struct Cx<'a> {
     client: Client<'a>,
     flags: Parsed,
-    open: &'a dyn Fn(&str) -> io::Result<Box<dyn Read>>,
-    input: &'a mut dyn Read,
+    open: &'a Open<'a>,
+    input: &'a mut dyn BufRead,
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     clock: &'a dyn Clock,
@@ -206,7 +217,7 @@ impl Cx<'_> {
 
     /// A flag that takes a number.
     fn number(&self, flag: &'static str) -> Result<Option<u64>, Failure> {
-        self.flags.number(flag).map_err(|fault| Failure::new(fault.to_string()))
+        self.flags.number(flag).map_err(|fault| Failure::words(fault.to_string()))
     }
 
     /// The operands, if there are between `min` and `max` of them; `usage` says what is right.
@@ -215,7 +226,7 @@ impl Cx<'_> {
         if (min..=max).contains(&given) {
             return Ok(self.flags.args.clone());
         }
-        Err(Failure::new(format!("expected {usage}, got {given} argument{}", if given == 1 { "" } else { "s" })))
+        Err(Failure::words(format!("expected {usage}; got {given}")))
     }
 }
 
@@ -304,18 +315,19 @@ fn unknown(first: &str, second: Option<&str>) -> String {
     let names = || VERBS.iter().map(|verb| verb.name).chain(["agent"]);
     // `dunlin run`: the second word alone says enough.
     let short = names().find(|name| name.split_once(' ').is_some_and(|(_, word)| word == asked));
-    let near = short.or_else(|| nearest(&asked, names())).unwrap_or("agent");
+    let families = VERBS.iter().filter_map(|verb| verb.name.split_once(' ')).map(|(family, _)| family);
+    let near = short.or_else(|| nearest(&asked, names().chain(families)).map(|(near, _)| near)).unwrap_or("agent");
     format!("{PROGRAM}: there is no command {asked:?}; did you mean \"{PROGRAM} {near}\"? {PROGRAM} -h lists all")
 }
 
 /// The list of verbs, of all or of one family.
 fn overview(family: &str) -> String {
     let mut text = match family {
-        "" => format!("Usage: {PROGRAM} <command> [options] [arguments]\n\nCommands:\n  {:14}{AGENT_SYNOPSIS}\n", "agent"),
+        "" => format!("Usage: {PROGRAM} <command> [options] [arguments]\n\nCommands:\n  {:15}{AGENT_SYNOPSIS}\n", "agent"),
         family => format!("Usage: {PROGRAM} {family} <command> [options] [arguments]\n\nCommands:\n"),
     };
     for verb in VERBS.iter().filter(|verb| family.is_empty() || verb.name.split_once(' ').is_some_and(|(word, _)| word == family)) {
-        text.push_str(&format!("  {:14}{}\n", verb.name, verb.synopsis));
+        text.push_str(&format!("  {:15}{}\n", verb.name, verb.synopsis));
     }
     text.push_str(&format!("\n{PROGRAM} <command> -h explains one of them.\n"));
     text
@@ -364,6 +376,7 @@ fn run_verb(verb: &Verb, words: &[String], world: &mut World<'_>) -> io::Result<
     match (verb.run)(&mut cx) {
         Ok(exit) => Ok(exit.code()),
         Err(Failure::Told(text)) => writeln!(world.err, "{text}").map(|()| 1),
+        Err(Failure::Words(fault)) => complain(verb, &fault, world.err),
         Err(Failure::OutputGone) => Ok(1),
     }
 }

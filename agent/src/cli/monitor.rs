@@ -19,7 +19,7 @@ const WAIT: &str = "1s";
 
 /// What was last seen of an evaluation.
 #[derive(Debug, Default)]
-struct Progress {
+pub(super) struct Progress {
     node: String,
     job: String,
     deployment: String,
@@ -31,7 +31,7 @@ struct Progress {
 
 impl Progress {
     /// What is new since the last look, a line each.
-    fn look(&mut self, eval: &Value, allocs: &[Value], ids: Ids) -> Vec<String> {
+    pub(super) fn look(&mut self, eval: &Value, allocs: &[Value], ids: Ids) -> Vec<String> {
         let mut lines = Vec::new();
         let mut once = |seen: &mut String, now: &str, line: String| {
             if seen.is_empty() && !now.is_empty() {

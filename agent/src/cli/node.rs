@@ -59,7 +59,7 @@ fn own_id(cx: &Cx<'_>) -> Result<String, Failure> {
 fn list(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     let (quiet, verbose, os) = (cx.on("quiet"), cx.on("verbose"), cx.on("os"));
     if quiet && (verbose || cx.on("json")) {
-        return Err(Failure::new("-quiet prints identifiers only: give no -verbose or -json with it"));
+        return Err(Failure::words("-quiet prints identifiers only: give no -verbose or -json with it"));
     }
     let params = [("os", if os { "true" } else { "" }), ("filter", cx.flags.value("filter").unwrap_or(""))];
     let nodes = cx.client.get("/v1/nodes", &params).map_err(Failure::call("listing nodes"))?;
@@ -163,10 +163,8 @@ fn show(cx: &mut Cx<'_>, node: &Value) -> Result<Exit, Failure> {
     cx.section("Node Events", events(node, verbose))?;
     let running: Vec<&Value> = allocs.iter().filter(is_running).collect();
     cx.section("Allocated Resources", allocated(node, &running))?;
-    let used: Option<Vec<Value>> = running
-        .iter()
-        .map(|alloc| cx.client.get(&path(&["client", "allocation", alloc.text("ID"), "stats"]), &[]).ok())
-        .collect();
+    let used: Option<Vec<Value>> =
+        running.iter().map(|alloc| cx.client.get(&path(&["client", "allocation", alloc.text("ID"), "stats"]), &[]).ok()).collect();
     // One allocation that cannot be measured would make the sum a lie.
     if let Some(used) = used {
         cx.section("Allocation Resource Utilization", used_by_allocs(node, &used))?;

@@ -1,4 +1,4 @@
-//! The end of a log or file: how far back to ask, which lines of it to show, and the frames a stream arrives in. Pure.
+//! The end of a log or file: how far back to ask, and which lines of it to show. Pure but for [`frames`], which reads.
 //!
 //! Shape: raw bytes -> the part to show. Units: bytes, lines. The agent counts in bytes, people in lines: we ask for
 //! [`LINE_BYTES_GUESS`] bytes per wanted line and cut the surplus; if lines are longer than that, fewer are shown.
@@ -7,11 +7,7 @@
 
 use std::io::{self, Read};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
-
-use super::answer::Answer as _;
+use crate::wire::stream_frame::Received;
 
 /// Lines shown when a tail is asked for without a number.
 pub const LINES_DEFAULT: u64 = 10;
@@ -103,34 +99,9 @@ fn last_lines(bytes: &[u8], lines: u64) -> &[u8] {
     bytes.get(start..).unwrap_or(&[])
 }
 
-/// One frame of a stream.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Frame {
-    /// The bytes.
-    pub data: Vec<u8>,
-    /// The file they are from.
-    pub file: String,
-    /// What happened to it; empty = nothing.
-    pub event: String,
-    /// As it arrived.
-    pub raw: Value,
-}
-
-impl Frame {
-    /// True when the frame only says that the stream is alive.
-    #[must_use]
-    pub fn is_heartbeat(&self) -> bool {
-        self.data.is_empty() && self.event.is_empty()
-    }
-}
-
-/// The frames of a stream: JSON objects with nothing between them. Reads one at a time.
-pub fn frames(stream: impl Read) -> impl Iterator<Item = io::Result<Frame>> {
-    serde_json::Deserializer::from_reader(io::BufReader::new(stream)).into_iter::<Value>().map(|frame| {
-        let raw = frame?;
-        let data = STANDARD.decode(raw.text("Data")).map_err(|why| io::Error::other(why.to_string()))?;
-        Ok(Frame { data, file: raw.text("File").to_owned(), event: raw.text("FileEvent").to_owned(), raw })
-    })
+/// The frames of a stream, read one at a time.
+pub fn frames(stream: impl Read) -> impl Iterator<Item = io::Result<Received>> {
+    serde_json::Deserializer::from_reader(io::BufReader::new(stream)).into_iter().map(|frame| frame.map_err(io::Error::from))
 }
 
 #[cfg(test)]
@@ -200,7 +171,7 @@ mod tests {
             let shown: Vec<String> = frames(stream.as_bytes())
                 .map(|frame| match frame {
                     Ok(frame) if frame.is_heartbeat() => "beat".to_owned(),
-                    Ok(frame) => format!("{}:{}:{}", frame.file, frame.event, String::from_utf8_lossy(&frame.data)),
+                    Ok(frame) => format!("{}:{}:{}", frame.file, frame.file_event, String::from_utf8_lossy(&frame.data)),
                     Err(why) => why.to_string(),
                 })
                 .collect();
@@ -211,7 +182,7 @@ mod tests {
         check("{}\n{}", &["beat", "beat"]);
         check(r#"{"File":"f","FileEvent":"file deleted"}"#, &["f:file deleted:"]);
         check(r#"{}{"Data":"YW"#, &["beat", "EOF while parsing a string at line 1 column 13"]);
-        check(r#"{"Data":"*"}"#, &["Invalid symbol 42, offset 0."]);
+        check(r#"{"Data":"*"}"#, &["Invalid symbol 42, offset 0. at line 1 column 12"]);
         check("{}oops", &["beat", "expected value at line 1 column 3"]);
     }
 }

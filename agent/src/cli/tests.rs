@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use dunlin_hal::clock::{Clock, Mono, Now, Wall};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Exchange, Transport};
 use super::{World, run};
@@ -107,14 +107,301 @@ impl Setup {
     }
 }
 
+/// A run as `golden/transcript.txt` writes it: what was typed, what was printed (`!` = on standard error), the exit status.
+fn transcript(line: &str) -> String {
+    let ran = Setup::default().run(line);
+    let mut text = format!("$ dunlin {line}\n");
+    for (mark, printed) in [("", &ran.out), ("! ", &ran.err)] {
+        for line in printed.lines() {
+            text.push_str(&format!("{mark}{line}\n"));
+        }
+    }
+    text.push_str(&format!("[exit {}]\n", ran.code));
+    text
+}
+
 #[test]
-fn scratch() {
-    for line in [
-        "job status", "job status tele", "job status -short telemetry", "job status -verbose telemetry", "alloc status 29fbd40e", "alloc status -verbose -stats 29fbd40e", "alloc status 273447b3", "alloc status -short 74a81ff7", "alloc status 27",
-        "node status", "node status -verbose -allocs -os", "node status 0d1b", "node status -self -stats -verbose", "eval status 245543c9", "eval status -monitor 245543c9","alloc fs 29fbd40e", "alloc fs -stat 29fbd40e alloc/data/beat",
-        "status 29fbd40e", "", "job", "jbo run", "run", "alloc log", "job run -h","version","job inspect -version 0 telemetry",
-    ] {
-        let ran = Setup::default().run(line);
-        println!("$ dunlin {line}\n{}--{} {}\n", ran.out, ran.code, ran.err);
+fn transcripts() {
+    let golden = include_str!("golden/transcript.txt");
+    let runs: Vec<&str> = golden.split("$ dunlin ").skip(1).collect();
+    assert!(runs.len() > 80, "the transcript is not whole");
+    for run in runs {
+        let line = run.lines().next().unwrap();
+        let got = transcript(line);
+        assert_eq!(got.trim_end(), format!("$ dunlin {}", run.trim_end()), "\n{got}");
+    }
+}
+
+/// A job that says where it belongs.
+const JOB: &str = r#"{"Job": {"ID": "web", "Namespace": "local", "Region": "east", "Type": "service"}}"#;
+/// Its registration and its evaluation.
+const PUT_JOB: &str = "PUT /v1/jobs?region=east&namespace=local";
+const EVAL: &str = "e0000000-0000-4000-8000-000000000001";
+
+fn with_job(text: &str) -> Setup {
+    Setup { files: BTreeMap::from([("web.json", text.to_owned())]), ..Setup::default() }
+}
+
+fn eval_path(tail: &str) -> String {
+    format!("GET /v1/evaluation/{EVAL}{tail}region=east&namespace=local")
+}
+
+#[test]
+fn a_job_is_posted_and_followed() {
+    let allocs =
+        json!([{"ID": "a1", "NodeID": "n1", "TaskGroup": "g", "DesiredStatus": "run", "ClientStatus": "pending", "CreateIndex": 9}]);
+    let ran = with_job(JOB)
+        .answer(PUT_JOB, json!({"EvalID": EVAL, "Warnings": "1 warning:\n\n* old"}))
+        .answer(&eval_path("?"), json!({"ID": EVAL, "Status": "pending", "JobID": "web", "ModifyIndex": 8, "CreateIndex": 8}))
+        .answer(
+            &eval_path("?index=8&wait=1s&"),
+            json!({"ID": EVAL, "Status": "complete", "JobID": "web", "ModifyIndex": 9, "CreateIndex": 8}),
+        )
+        .answer(&eval_path("/allocations?"), allocs)
+        .run("job run -check-index 7 -eval-priority=80 -preserve-counts web.json");
+    let at = "2026-11-22T07:07:10Z";
+    let want = [
+        format!("==> {at}: Monitoring evaluation \"e0000000\""),
+        format!("    {at}: Evaluation triggered by job \"web\""),
+        format!("    {at}: Allocation \"a1\" created: node \"n1\", group \"g\""),
+        format!("    {at}: Evaluation status changed: \"pending\" -> \"complete\""),
+        format!("==> {at}: Evaluation \"e0000000\" finished with status \"complete\"\n"),
+    ];
+    assert_eq!((ran.out, ran.code), (want.join("\n"), 0));
+    assert_eq!(ran.err, "Job Warnings:\n1 warning:\n\n* old\n\n");
+    let (call, body) = ran.asked[0].rsplit_once(' ').unwrap();
+    assert_eq!(call, PUT_JOB);
+    let want = json!({"Job": {"ID": "web", "Namespace": "local", "Region": "east", "Type": "service"},
+        "EnforceIndex": true, "JobModifyIndex": 7, "EvalPriority": 80, "PreserveCounts": true});
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), want);
+    assert_eq!(ran.asked.len(), 5);
+}
+
+#[test]
+fn a_job_that_cannot_be_placed_exits_with_2() {
+    let setup = || {
+        with_job(r#"{"ID": "web"}"#)
+            .answer("PUT /v1/jobs", json!({"EvalID": EVAL}))
+            .answer(&format!("GET /v1/evaluation/{EVAL}"), json!({"ID": EVAL, "Status": "complete", "FailedTGAllocs": {"g": {}}}))
+            .answer(&format!("GET /v1/evaluation/{EVAL}/allocations"), json!([]))
+    };
+    let ran = setup().run("job run web.json");
+    assert_eq!(ran.code, 2);
+    assert!(ran.out.ends_with("(failed to place 1 allocation):\n      * No eligible nodes to evaluate\n"), "{}", ran.out);
+    let ran = setup().run("job run -json web.json");
+    assert_eq!((ran.code, ran.asked.len()), (2, 2));
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["FailedTGAllocs"], json!({"g": {}}));
+    let ran = setup().run("job run -detach web.json");
+    assert_eq!((ran.out, ran.code), (format!("Job registration successful\nEvaluation ID: {EVAL}\n"), 0));
+    let ran = setup().run("job run -detach -json web.json");
+    assert_eq!(ran.out, format!("{{\n    \"EvalID\": \"{EVAL}\"\n}}\n"));
+}
+
+#[test]
+fn chains_of_evaluations_are_followed_to_the_end() {
+    let next = "e0000000-0000-4000-8000-000000000002";
+    let ran = with_job(r#"{"ID": "web"}"#)
+        .answer("PUT /v1/jobs", json!({"EvalID": EVAL}))
+        .answer(&format!("GET /v1/evaluation/{EVAL}"), json!({"ID": EVAL, "Status": "complete", "NextEval": next}))
+        .answer(&format!("GET /v1/evaluation/{EVAL}/allocations"), json!([]))
+        .answer(&format!("GET /v1/evaluation/{next}"), json!({"ID": next, "Status": "failed"}))
+        .answer(&format!("GET /v1/evaluation/{next}/allocations"), json!([]))
+        .run("job run -verbose web.json");
+    assert_eq!(ran.code, 0);
+    assert!(ran.out.contains(&format!("Monitoring evaluation \"{next}\"")), "{}", ran.out);
+    assert!(ran.out.ends_with(&format!("Evaluation \"{next}\" finished with status \"failed\"\n")), "{}", ran.out);
+}
+
+#[test]
+fn job_files_that_are_none() {
+    #[track_caller]
+    fn check(setup: Setup, line: &str, want: &str) {
+        let ran = setup.run(line);
+        assert_eq!((ran.code, ran.out.as_str()), (1, ""));
+        assert!(ran.err.starts_with(want), "{}", ran.err);
+        assert!(ran.asked.is_empty());
+    }
+    let line = "job run web.json";
+    check(with_job("job \"web\" {\n}\n"), line, "Error in the job file \"web.json\": it is not JSON. HCL is not read here");
+    check(with_job(" \n"), line, "Error in the job file \"web.json\": it is empty");
+    check(
+        with_job("{\"Job\": {"),
+        line,
+        "Error in the job file \"web.json\": it is not JSON: EOF while parsing an object at line 1 column 9",
+    );
+    check(with_job("{\"Job\": [1]}"), line, "Error in the job file \"web.json\": the member \"Job\" is not an object");
+    check(with_job(&"[".repeat(100_000)), line, "Error in the job file \"web.json\": it is not JSON. HCL");
+    check(
+        with_job(&format!("{{\"a\":{}", "[".repeat(100_000))),
+        line,
+        "Error in the job file \"web.json\": it is not JSON: recursion limit exceeded",
+    );
+    check(with_job(&" ".repeat((1 << 20) + 1)), line, "The job file \"web.json\" is longer than 1048576 bytes");
+    check(Setup::default(), line, "Error reading the job file \"web.json\": entity not found");
+    check(Setup { input: "x", ..Setup::default() }, "job run -", "Error in the job file standard input: it is not JSON");
+}
+
+#[test]
+fn refused_jobs() {
+    #[track_caller]
+    fn check(status: u16, text: &str, want: &str) {
+        let answer = json!({"status": status, "text": text});
+        let ran = Setup { input: "{}", ..Setup::default() }.answer("PUT /v1/jobs", answer).run("job run -");
+        assert_eq!((ran.err.as_str(), ran.code), (want, 1));
+    }
+    let index = "Enforcing job modify index 3: job exists with conflicting job modify index: 10";
+    check(500, index, &format!("{index}\nJob not updated\n"));
+    check(400, "Job must be specified", "Error submitting the job: Job must be specified (status 400)\n");
+    check(413, "request body too large", "Error submitting the job: request body too large (status 413)\n");
+}
+
+#[test]
+fn changes_between_two_looks() {
+    let alloc = |client: &str, why: &str| json!([{"ID": "a1", "ClientStatus": client, "ClientDescription": why, "CreateIndex": 3}]);
+    let ran = Setup::default()
+        .answer("GET /v1/evaluations?prefix=e0&namespace=%2A", json!([{"ID": EVAL}]))
+        .answer(&format!("GET /v1/evaluation/{EVAL}"), json!({"ID": EVAL, "Status": "pending", "NodeID": "n1", "CreateIndex": 5}))
+        .answer(
+            &format!("GET /v1/evaluation/{EVAL}?index=1&wait=1s"),
+            json!({"ID": EVAL, "Status": "complete", "NodeID": "n1", "CreateIndex": 5}),
+        )
+        .answer(&format!("GET /v1/evaluation/{EVAL}/allocations"), alloc("pending", ""))
+        .run("eval status -monitor e0");
+    assert_eq!(ran.out.matches("Allocation \"a1\" modified").count(), 1, "{}", ran.out);
+    assert!(ran.out.contains("triggered by node \"n1\""), "{}", ran.out);
+    let mut progress = super::monitor::Progress::default();
+    let (eval, ids) = (json!({"Status": "pending", "CreateIndex": 5}), super::table::Ids::Short);
+    let mut look = |allocs: Value| progress.look(&eval, allocs.as_array().unwrap(), ids);
+    assert_eq!(look(alloc("pending", "")), ["Allocation \"a1\" modified: node \"\", group \"\""]);
+    assert_eq!(
+        look(alloc("running", "Tasks are running")),
+        ["Allocation \"a1\" status changed: \"pending\" -> \"running\" (Tasks are running)"]
+    );
+    assert_eq!(look(alloc("running", "x")), [""; 0]);
+}
+
+#[test]
+fn what_is_sent() {
+    #[track_caller]
+    fn check(line: &str, want: &str) {
+        let ran = Setup { input: "y\n", ..Setup::default() }.run(line);
+        let sent: Vec<&String> = ran.asked.iter().filter(|asked| !asked.starts_with("GET")).collect();
+        assert_eq!(sent, [want], "{}", ran.err);
+    }
+    let alloc = "/v1/client/allocation/29fbd40e-dc6c-9f86-343d-95c29ddd20f9";
+    check("alloc signal 29fbd40e", &format!("PUT {alloc}/signal {{\"Signal\":\"SIGKILL\",\"Task\":\"\"}}"));
+    check("alloc signal -s SIGHUP 29fbd40e sample", &format!("PUT {alloc}/signal {{\"Signal\":\"SIGHUP\",\"Task\":\"sample\"}}"));
+    check("alloc restart -all-tasks 29fbd40e", &format!("PUT {alloc}/restart {{\"AllTasks\":true,\"TaskName\":\"\"}}"));
+    check("alloc restart 29fbd40e -task sample", &format!("PUT {alloc}/restart {{\"AllTasks\":false,\"TaskName\":\"sample\"}}"));
+    check("alloc stop -no-shutdown-delay 29fbd40e", "PUT /v1/allocation/29fbd40e-dc6c-9f86-343d-95c29ddd20f9/stop?no_shutdown_delay=true");
+    let params = "namespace=default&purge=true&global=true&no_shutdown_delay=true&eval_priority=90";
+    check("job stop -purge -global -no-shutdown-delay -eval-priority 90 telemetry", &format!("DELETE /v1/job/telemetry?{params}"));
+    check("job stop tele", "DELETE /v1/job/telemetry?namespace=default");
+}
+
+#[test]
+fn a_shortened_job_is_stopped_only_on_yes() {
+    for input in ["", "n\n", "yes\n", "Y\n", "x".repeat(1000).leak()] {
+        let ran = Setup { input, ..Setup::default() }.run("job stop tele");
+        assert!(ran.asked.iter().all(|asked| asked.starts_with("GET")), "{input}");
+        assert_eq!((ran.err.as_str(), ran.code), ("Stop job \"telemetry\"? [y/N] Nothing was stopped\n", 0));
+    }
+    let ran = Setup::default().run("job stop -yes -detach tele");
+    assert_eq!(ran.err, "");
+    assert!(ran.asked.iter().any(|asked| asked.starts_with("DELETE")));
+}
+
+#[test]
+fn settings_from_flags_and_environment() {
+    #[track_caller]
+    fn check(env: &[(&'static str, &'static str)], line: &str, want: &str) {
+        let ran = Setup { env: env.iter().copied().collect(), ..Setup::default() }.run(line);
+        assert_eq!(if ran.asked.is_empty() { ran.err } else { ran.asked[0].clone() }.trim_end(), want);
+    }
+    let env = [("NOMAD_ADDR", "http://other:1"), ("NOMAD_TOKEN", "t"), ("NOMAD_NAMESPACE", "n"), ("NOMAD_REGION", "r")];
+    check(&[], "status", "GET /v1/jobs");
+    check(&env, "status", "GET /v1/jobs?region=r&namespace=n token=t");
+    check(&env, "status -token=T --namespace N -region R", "GET /v1/jobs?region=R&namespace=N token=T");
+    check(&[("NOMAD_ADDR", "ftp://x"), ("NOMAD_TOKEN", "")], "status -address http://127.0.0.1:4646", "GET /v1/jobs");
+    check(&[("NOMAD_ADDR", "ftp://x")], "status", "dunlin status: cannot use ftp://x\ndunlin status -h explains the command");
+    check(&[("NOMAD_NAMESPACE", "n")], "alloc status 29", "GET /v1/allocations?prefix=29&namespace=n");
+    check(&[], "alloc status 29FBD40e-d", "GET /v1/allocations?prefix=29fbd40e-&namespace=%2A");
+}
+
+#[test]
+fn a_document_of_a_job() {
+    let ran = Setup::default().answer("GET /v1/job/web/summary?namespace=default", json!({"JobID": "web"}));
+    let ran = ran.answer("GET /v1/job/web/evaluations?namespace=default", json!([]));
+    let ran = ran.answer("GET /v1/job/web/allocations?namespace=default&all=true", json!([{"ID": "a"}]));
+    let ran = ran.run("job status -json -all-allocs web");
+    let want = json!([{"Allocations": [{"ID": "a"}], "Evaluations": [], "LatestDeployment": null, "Summary": {"JobID": "web"}}]);
+    assert_eq!((serde_json::from_str::<Value>(&ran.out).unwrap(), ran.code), (want, 0));
+}
+
+#[test]
+fn broken_streams_and_strange_answers() {
+    let logs = "GET /v1/client/fs/logs/29fbd40e-dc6c-9f86-343d-95c29ddd20f9?task=sample&type=stdout&follow=false&origin=start&offset=0";
+    let ran = Setup::default().answer(logs, "{}{\"Data\":\"YQ==\"}{\"Da").run("alloc logs 29fbd40e");
+    assert_eq!((ran.out.as_str(), ran.code), ("a", 1));
+    assert_eq!(ran.err, "The stream broke off: EOF while parsing a string at line 1 column 21\n");
+    // Any document is shown as far as it can be read; none may stop the program.
+    for answer in [json!(null), json!([]), json!(7), json!({"TaskStates": {"a": 1}, "Job": {"TaskGroups": [null, {"Tasks": {}}]}})] {
+        for (line, asked) in [
+            ("alloc status -verbose -stats 29fbd40e", "GET /v1/allocation/29fbd40e-dc6c-9f86-343d-95c29ddd20f9?namespace=default"),
+            ("node status -verbose -stats 0d1b", "GET /v1/node/0d1b2c3d-0000-4000-8000-000000000001"),
+            ("job status -verbose telemetry", "GET /v1/job/telemetry?namespace=default"),
+            ("eval status -verbose 245543c9", "GET /v1/evaluation/245543c9-c145-1e81-68fa-c38b4fb40d4a?namespace=default"),
+            ("node status -verbose -allocs", "GET /v1/nodes"),
+        ] {
+            Setup::default().answer(asked, answer.clone()).run(line);
+        }
+    }
+}
+
+#[test]
+fn an_output_nobody_reads_ends_quietly() {
+    struct Closed;
+    impl io::Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let answers = BTreeMap::from([("GET /v1/jobs".to_owned(), json!([]))]);
+    let (asked, mut err) = (RefCell::default(), Vec::new());
+    let mut world = World {
+        env: &|_| None,
+        connect: &|_| Ok(Box::new(Recorded { answers: &answers, asked: &asked })),
+        open: &|_| Err(io::ErrorKind::NotFound.into()),
+        input: &mut io::empty(),
+        out: &mut Closed,
+        err: &mut err,
+        clock: &Fixed,
+    };
+    assert_eq!(run(&["status".to_owned()], &mut world), 1);
+    assert_eq!(err, b"");
+}
+
+#[test]
+fn the_version_of_this_build() {
+    for flag in ["version", "-v", "--version"] {
+        assert_eq!(Setup::default().run(flag).out, format!("Dunlin v{} (linux-{})\n", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH));
+    }
+    let ran = Setup::default().run("version -json");
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["Version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    for verb in super::VERBS {
+        let ran = Setup::default().run(&format!("{} -h", verb.name));
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+        assert!(ran.out.starts_with(&format!("Usage: dunlin {} [options]", verb.name)), "{}", ran.out);
+        assert!(ran.asked.is_empty());
+        let mut names: Vec<&str> = verb.flags.iter().chain(super::GENERAL).map(|flag| flag.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{}: a flag stands twice", verb.name);
     }
 }
