@@ -5,8 +5,9 @@
 
 use dunlin_runtime::spec::DriverKind;
 
+use super::compare;
 use super::place::Site;
-use crate::model::constraint;
+
 use crate::model::job::{Constraint, Job, TaskGroup};
 
 /// True when one of the job's datacenters is this node's; `*` and prefixes ending in `*` match.
@@ -36,7 +37,7 @@ fn all_met(constraints: &[Constraint], site: &Site<'_>) -> Result<(), String> {
     for ask in constraints.iter().filter(|ask| !matches!(ask.operand.as_str(), "distinct_hosts" | "distinct_property")) {
         let left = target(&ask.l_target, site);
         let right = target(&ask.r_target, site);
-        if !constraint::is_met(&ask.operand, left.as_deref(), right.as_deref()) {
+        if !compare::is_met(&ask.operand, left.as_deref(), right.as_deref()) {
             return Err(format!("{} {} {}", ask.l_target, ask.operand, ask.r_target));
         }
     }

@@ -4,6 +4,7 @@
 //! puts the outcome into the store's open batch. It never sees allocations owned by upstream (invariant I6).
 //! Source of behaviour: `spec/jobs.md` 5 and 7 (upstream v1.3.1 scheduler/{reconcile,reconcile_util,feasible,rank,generic_sched,system_sched}.go).
 
+pub mod compare;
 pub mod feasible;
 pub mod place;
 pub mod ports;
