@@ -344,25 +344,23 @@ impl Core {
         &self.setting
     }
 
-    fn cx<'a>(
-        now: Now,
-        setting: &'a Setting,
-        store: &'a mut Store,
-        rng: &'a mut Rng,
-        busy_ports: &'a [u16],
-        tasks: &'a mut dyn api::Tasks,
-    ) -> Cx<'a> {
-        Cx { now, store, rng, node: &setting.node, config: &setting.config, budget: &setting.budget, busy_ports, tasks }
-    }
-
     /// Runs `act` as an operation of the API would run. The batch is left open.
     fn operate<T>(&mut self, now: Now, busy_ports: &[u16], act: impl FnOnce(&mut Cx<'_>) -> T) -> T {
-        let Self { setting, store, runs, rng, .. } = self;
+        let Self { setting, store, runs, rng, disk_error, .. } = self;
         // Machines draw from a generator of their own, so that the store's borrow and theirs do not meet.
         let mut task_rng = Rng::new(&mut Fork(rng));
         let mut tasks = runs.as_tasks(now, &mut task_rng);
-        let mut cx = Self::cx(now, setting, store, rng, busy_ports, &mut tasks);
-        act(&mut cx)
+        act(&mut Cx {
+            now,
+            store,
+            rng,
+            node: &setting.node,
+            config: &setting.config,
+            budget: &setting.budget,
+            busy_ports,
+            trouble: disk_error.as_ref().map(|why| format!("the store cannot be written: {why}")),
+            tasks: &mut tasks,
+        })
     }
 
     fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {

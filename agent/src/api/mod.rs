@@ -72,6 +72,8 @@ pub struct Cx<'a> {
     pub budget: &'a Budget,
     /// Ports something else listens on.
     pub busy_ports: &'a [u16],
+    /// Why the agent cannot do its work; `None` = it can.
+    pub trouble: Option<String>,
     /// The running tasks.
     pub tasks: &'a mut dyn Tasks,
 }

@@ -3,6 +3,7 @@
 //! Shape: ([`Site`], allocations that keep their room, missing slots) -> placements and failures.
 //! Units: MHz, MiB. Source: `spec/jobs.md` 7; upstream v1.3.1 nomad/structs/funcs.go `AllocsFit`, `ScoreFitBinPack` (behaviour only).
 
+use dunlin_hal::budget::Budget;
 use dunlin_hal::entropy::Rng;
 use dunlin_runtime::spec::{DriverKind, NodeVars};
 
@@ -11,6 +12,7 @@ use super::reconcile::Slot;
 use super::{Placement, feasible};
 use crate::model::alloc::{Allocation, Grant, Metric, TaskGrant};
 use crate::model::job::{Job, Task, TaskGroup};
+use crate::node::Node;
 
 /// This node, as far as placement cares.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,29 @@ pub struct Site<'a> {
     pub is_eligible: bool,
     /// Allocations that may be alive together (`Budget::allocs_max`).
     pub allocs_max: usize,
+}
+
+impl<'a> Site<'a> {
+    /// The node as it is configured and found; whether it is eligible and which ports are busy is for the caller to say.
+    #[must_use]
+    pub fn of(node: &'a Node, budget: &Budget) -> Self {
+        let resources = &node.fingerprint.resources;
+        let reserved = &node.fingerprint.reserved;
+        Self {
+            vars: &node.vars,
+            drivers: &node.drivers,
+            room: Room {
+                cpu_mhz: resources.cpu_mhz.saturating_sub(reserved.cpu_mhz),
+                memory_mb: resources.memory_mb.saturating_sub(reserved.memory_mb),
+                disk_mb: resources.disk_mb.saturating_sub(reserved.disk_mb),
+            },
+            dynamic_ports: (*resources.dynamic_ports.start(), *resources.dynamic_ports.end()),
+            busy_ports: &[],
+            network: resources.networks.first().map(|network| (network.device.as_str(), network.ip.as_str(), network.mbits)),
+            is_eligible: true,
+            allocs_max: budget.allocs_max,
+        }
+    }
 }
 
 /// An amount of each resource.
