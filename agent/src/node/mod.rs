@@ -1,0 +1,7 @@
+//! This node: who it is ([`identity`]) and what it offers ([`fingerprint`]). Pure: facts in, plain values out.
+
+pub mod fingerprint;
+pub mod identity;
+
+pub use fingerprint::{Fingerprint, fingerprint};
+pub use identity::Identity;
