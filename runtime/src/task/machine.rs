@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 
 use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_hal::entropy::Rng;
+use dunlin_hal::hit;
 
 use super::restart::{self, End, Verdict, Window};
 use crate::event::{EventKind, TaskEvent, TaskPhase, TaskState};
@@ -270,6 +271,7 @@ impl Turn<'_> {
             Life::Launching { inv: mine } if mine == inv => true,
             Life::Running { inv: mine } if mine == inv => false,
             _ => {
+                hit!("late_task_news_dropped");
                 // A stray has ended: its folder may go.
                 if !matches!(news, News::Running { .. }) && inv != self.memo.consumed {
                     self.out.queue.push_back(Effect::Consumed { task: self.i, inv });
@@ -282,10 +284,10 @@ impl Turn<'_> {
                 self.started(started_at);
                 self.task.life = Life::Running { inv };
                 match self.task.want {
-                    Want::Run => {}
                     Want::Restart => self.stop(inv),
                     Want::Kill { skips_delay } => self.begin_stop(inv, skips_delay),
-                    Want::KillAt { .. } => self.begin_stop(inv, false),
+                    // A delay begins with a running one only.
+                    Want::Run | Want::KillAt { .. } => {}
                 }
             }
             News::Running { .. } => {}
@@ -582,7 +584,7 @@ impl Turn<'_> {
             };
             // Stock shows a task in its shutdown delay as pending.
             self.state.phase = TaskPhase::Pending;
-            if left_ns > 0 && !skips_delay {
+            if left_ns > 0 {
                 self.task.want = Want::KillAt { due: Mono(self.now.mono.0.saturating_add(left_ns)) };
                 return;
             }

@@ -411,7 +411,9 @@ fn flood_ends_well() {
         complete";
     check_crashes("write batch", "run, up write, exit write 0", expected);
     // So fast that the agent never saw it run.
-    check("write batch", "run, exit write 0", expected);
+    let world = check("write batch", "run, exit write 0", expected);
+    // The end is on disk before its folder goes.
+    assert_eq!(world.effects.join("|"), "C1|launch write|C0|consumed write");
 }
 
 // ---- the table of runtime.md 1.4 ----
@@ -696,8 +698,10 @@ fn a_restart_of_all_goes_by_the_roles() {
         running";
     let world = check(tasks, &script, told);
     let launches: Vec<_> = world.effects.iter().filter_map(|e| e.strip_prefix("launch ")).collect();
-    // The second round waits until the last of the first has ended.
     assert_eq!(launches, ["p", "s", "a", "p", "s", "a"]);
+    // The second round waits until the last of the first has ended.
+    let effects = world.effects.join("|");
+    assert!(effects.contains("consumed a|C1|consumed s|launch p|launch s|"), "{effects}");
     // One that is being launched is restarted as soon as it runs.
     let told = "a Running: Received Setup Started RestartSignaled Terminated(0) Restarting(0s) Started
         b Running: Received Setup RestartSignaled Started Terminated(0) Restarting(0s) Started
@@ -768,6 +772,22 @@ fn news_of_another_invocation_is_dropped() {
 }
 
 #[test]
+fn a_consumed_folder_is_only_removed() {
+    let expected = "a Pending: Received Setup Started Terminated(1) Restarting\npending";
+    let mut world = check("a", "run, up a, exit a 1", expected);
+    // The power stayed, the agent died between the commit and the removal.
+    let inv = world.alloc.memos()[0].consumed;
+    let news = News::Exited { code: 1, signal: 0, oom_killed: false, message: String::new(), started_at: Wall(1), finished_at: Wall(2) };
+    world.shims.push(Shim { task: 0, inv, window: Window::default(), news: Some(news) });
+    let due = world.alloc.due().unwrap();
+    world.step("crash");
+    assert_eq!(world.told(), expected);
+    assert_eq!((world.alloc.memos()[0].window.count, world.shims.len()), (1, 0));
+    // Nor does the agent's death make the delay longer.
+    assert_eq!(world.alloc.due(), Some(due));
+}
+
+#[test]
 fn late_news_of_a_dead_task_is_dropped() {
     let mut world = check("a batch", "run, up a, exit a 0", "a Dead: Received Setup Started Terminated(0)\ncomplete");
     let inv = world.alloc.memos()[0].consumed;
@@ -775,6 +795,7 @@ fn late_news_of_a_dead_task_is_dropped() {
     world.handle(Event::News { task: 0, inv, news: News::Running { started_at: Wall(5), pid: 1 } });
     world.handle(Event::News { task: 0, inv, news: News::Lost });
     assert_eq!((world.alloc.late_n(), world.effects.len()), (2, effects_n));
+    assert_eq!(dunlin_hal::count::hits("late_task_news_dropped"), if cfg!(debug_assertions) { 2 } else { 0 });
 }
 
 #[test]
