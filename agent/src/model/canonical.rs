@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::job::{
-    Artifact, CheckRestart, Constraint, EphemeralDisk, Job, JobKind, LogConfig, MigrateStrategy, ReschedulePolicy, Resources, RestartPolicy, Service,
-    Task, TaskGroup, Template, UpdateStrategy,
+    Artifact, CheckRestart, Constraint, EphemeralDisk, Job, JobKind, LogConfig, MigrateStrategy, ReschedulePolicy, Resources,
+    RestartPolicy, Service, Task, TaskGroup, Template, UpdateStrategy,
 };
 
 const SECOND: i64 = 1_000_000_000;
@@ -104,17 +104,16 @@ fn canonical_group(group: &mut TaskGroup, job: &Inherited) {
         scaling.min.get_or_insert(count);
         scaling.max.get_or_insert(0);
         scaling.scaling_type = first_given(&[&scaling.scaling_type, "horizontal"]);
-        scaling.target =
-            [("Namespace", &job.namespace), ("Job", &job.job_id), ("Group", &group.name)].map(|(key, value)| (key.to_owned(), value.clone())).into();
+        scaling.target = [("Namespace", &job.namespace), ("Job", &job.job_id), ("Group", &group.name)]
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .into();
     }
     group.ephemeral_disk.get_or_insert_with(EphemeralDisk::default).size_mb.get_or_insert(300);
     let consul = group.consul.get_or_insert_default();
     consul.namespace = first_given(&[&consul.namespace, &job.consul_namespace]);
 
-    if let Some(of_job) = &job.update {
-        if group.update.is_some() || !is_empty_update(of_job) {
-            under_update(group.update.get_or_insert_default(), of_job);
-        }
+    if let Some(of_job) = job.update.as_ref().filter(|of_job| group.update.is_some() || !is_empty_update(of_job)) {
+        under_update(group.update.get_or_insert_default(), of_job);
     }
     if let Some(update) = &mut group.update {
         under_update(update, &default_update());
@@ -225,7 +224,9 @@ fn canonical_service(service: &mut Service, job: &Inherited, group: &str, task: 
         service.name = task.map_or_else(|| base.clone(), |task| format!("{base}-{task}"));
     }
     let task = task.unwrap_or("group");
-    for (key, value) in [("${JOB}", job.job_name.as_str()), ("${TASKGROUP}", group), ("${TASK}", task), ("${BASE}", &format!("{base}-{task}"))] {
+    for (key, value) in
+        [("${JOB}", job.job_name.as_str()), ("${TASKGROUP}", group), ("${TASK}", task), ("${BASE}", &format!("{base}-{task}"))]
+    {
         if service.name.contains(key) {
             service.name = service.name.replace(key, value);
         }
@@ -274,7 +275,9 @@ fn implied_constraints(group: &TaskGroup) -> Vec<Constraint> {
         let all: Vec<&str> = signals.into_iter().collect();
         implied.push(constraint("${attr.os.signals}", "set_contains", &all.join(",")));
     }
-    let uses = |provider: &str| group.services.iter().chain(group.tasks.iter().flat_map(|task| &task.services)).any(|service| service.provider == provider);
+    let uses = |provider: &str| {
+        group.services.iter().chain(group.tasks.iter().flat_map(|task| &task.services)).any(|service| service.provider == provider)
+    };
     if uses("nomad") {
         implied.push(constraint("${attr.nomad.service_discovery}", "=", "true"));
     }

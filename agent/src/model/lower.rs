@@ -29,9 +29,24 @@ pub struct Placed {
     pub ports: Vec<spec::Port>,
 }
 
-/// `None` when the job has no such group. `kill_timeout_ms_max` is the client's `max_kill_timeout`.
+/// What the node's configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeRules {
+    /// The client's `max_kill_timeout`.
+    pub kill_timeout_ms_max: u64,
+    /// `MemoryMaxMB` counts: the scheduler configuration's `MemoryOversubscriptionEnabled`, or a server placed the allocation.
+    pub is_oversubscription_on: bool,
+}
+
+impl Default for NodeRules {
+    fn default() -> Self {
+        Self { kill_timeout_ms_max: 30_000, is_oversubscription_on: false }
+    }
+}
+
+/// `None` when the job has no such group.
 #[must_use]
-pub fn lower(job: &Job, group_name: &str, placed: Placed, kill_timeout_ms_max: u64) -> Option<AllocSpec> {
+pub fn lower(job: &Job, group_name: &str, placed: Placed, rules: NodeRules) -> Option<AllocSpec> {
     let group = job.group(group_name)?;
     Some(AllocSpec {
         id: placed.id,
@@ -45,7 +60,7 @@ pub fn lower(job: &Job, group_name: &str, placed: Placed, kill_timeout_ms_max: u
         group: group.name.clone(),
         ports: placed.ports,
         meta: meta(job, group),
-        tasks: group.tasks.iter().map(|task| lower_task(task, job.kind(), kill_timeout_ms_max)).collect(),
+        tasks: group.tasks.iter().map(|task| lower_task(task, job.kind(), rules)).collect(),
     })
 }
 
@@ -58,7 +73,7 @@ fn meta(job: &Job, group: &TaskGroup) -> BTreeMap<String, String> {
     meta
 }
 
-fn lower_task(task: &Task, kind: JobKind, kill_timeout_ms_max: u64) -> TaskSpec {
+fn lower_task(task: &Task, kind: JobKind, rules: NodeRules) -> TaskSpec {
     let role = role(task.lifecycle.as_ref());
     let kill_signal = kill_signal(&task.kill_signal);
     let program = match (kill_signal, program(&task.driver, &task.config)) {
@@ -73,11 +88,11 @@ fn lower_task(task: &Task, kind: JobKind, kill_timeout_ms_max: u64) -> TaskSpec 
         user: task.user.clone(),
         env: task.env.clone(),
         meta: task.meta.clone(),
-        resources: resources(task),
+        resources: resources(task, rules.is_oversubscription_on),
         restart: restart(task, kind, role),
         kill: KillPolicy {
-            signal: kill_signal.unwrap_or(signal_default().signal),
-            timeout_ms: task.kill_timeout_ns.map_or(signal_default().timeout_ms, ms).min(kill_timeout_ms_max),
+            signal: kill_signal.unwrap_or(KillPolicy::default().signal),
+            timeout_ms: task.kill_timeout_ns.map_or(KillPolicy::default().timeout_ms, ms).min(rules.kill_timeout_ms_max),
         },
         shutdown_delay_ms: ms(task.shutdown_delay_ns),
         logs: logs(task),
@@ -87,13 +102,9 @@ fn lower_task(task: &Task, kind: JobKind, kill_timeout_ms_max: u64) -> TaskSpec 
     }
 }
 
-fn signal_default() -> KillPolicy {
-    KillPolicy::default()
-}
-
 /// The number of a kill signal; empty = SIGINT; `None` = unknown.
 pub(crate) fn kill_signal(name: &str) -> Option<i32> {
-    if name.is_empty() { Some(signal_default().signal) } else { signal::parse(name) }
+    if name.is_empty() { Some(KillPolicy::default().signal) } else { signal::parse(name) }
 }
 
 /// The text of an unknown signal name.
@@ -135,13 +146,13 @@ fn clamped(value: i64) -> u32 {
     u32::try_from(value.max(0)).unwrap_or(u32::MAX)
 }
 
-fn resources(task: &Task) -> spec::Resources {
+fn resources(task: &Task, is_oversubscription_on: bool) -> spec::Resources {
     let asked = task.resources.clone().unwrap_or_default();
     spec::Resources {
         cpu_mhz: clamped(asked.cpu.unwrap_or(0)),
         memory_mb: clamped(asked.memory_mb.unwrap_or(0)),
         // -1 is a server's "no limit"; it means the same to the runtime.
-        memory_max_mb: i32::try_from(asked.memory_max_mb.max(-1)).unwrap_or(i32::MAX),
+        memory_max_mb: if is_oversubscription_on { i32::try_from(asked.memory_max_mb.max(-1)).unwrap_or(i32::MAX) } else { 0 },
     }
 }
 
@@ -152,7 +163,8 @@ fn logs(task: &Task) -> LogPolicy {
 }
 
 fn template(asked: &Template) -> spec::Template {
-    let given = |delimiter: &Option<String>, default: &str| delimiter.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned());
+    let given =
+        |delimiter: &Option<String>, default: &str| delimiter.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned());
     spec::Template {
         source: asked.embedded_tmpl.clone(),
         destination: asked.dest_path.clone(),
@@ -189,7 +201,9 @@ fn raw_exec(config: &Raw) -> Result<Program, String> {
                 program.oom_score_adj = score.ok_or("driver config: oom_score_adj must be an integer from 0 to 1000")?;
             }
             "cgroup_v1_override" | "cgroup_v2_override" | "denied_envvars" if value.is_none() => {}
-            "cgroup_v1_override" | "cgroup_v2_override" | "denied_envvars" => return Err(format!("driver config: {key} is not supported by this agent")),
+            "cgroup_v1_override" | "cgroup_v2_override" | "denied_envvars" => {
+                return Err(format!("driver config: {key} is not supported by this agent"));
+            }
             _ => return Err(format!("driver config: unknown key {}; known: command, args, work_dir, oom_score_adj", quote(&key))),
         }
     }
@@ -236,31 +250,36 @@ mod tests {
     /// One task of a job of the given type.
     #[track_caller]
     fn task(job_type: &str, of_task: &str) -> TaskSpec {
+        task_under(job_type, of_task, NodeRules { is_oversubscription_on: true, ..NodeRules::default() })
+    }
+
+    #[track_caller]
+    fn task_under(job_type: &str, of_task: &str, rules: NodeRules) -> TaskSpec {
         let text = format!(
             r#"{{"ID":"j","Type":"{job_type}","TaskGroups":[{{"Name":"g","Tasks":[{{"Name":"t","Driver":"raw_exec","Config":{{"command":"/bin/true"}}{of_task}}}]}}]}}"#
         );
-        lower(&job(&text), "g", placed(), 30_000).unwrap().tasks.remove(0)
+        lower(&job(&text), "g", placed(), rules).unwrap().tasks.remove(0)
     }
 
     #[test]
     fn an_allocation_carries_its_job_and_placement() {
-        let job = job(
-            r#"{"ID":"j","Name":"J","ParentID":"p","Namespace":"n","Region":"r","Meta":{"a":"job","b":"job"},
-            "ParameterizedJob":{"MetaOptional":["b","c"]},"TaskGroups":[{"Name":"g","Meta":{"a":"group"},"Tasks":[{"Name":"t"},{"Name":"u"}]}]}"#,
-        );
-        let spec = lower(&job, "g", placed(), 30_000).unwrap();
+        let job = job(r#"{"ID":"j","Name":"J","ParentID":"p","Namespace":"n","Region":"r","Meta":{"a":"job","b":"job"},
+            "ParameterizedJob":{"MetaOptional":["b","c"]},"TaskGroups":[{"Name":"g","Meta":{"a":"group"},"Tasks":[{"Name":"t"},{"Name":"u"}]}]}"#);
+        let spec = lower(&job, "g", placed(), NodeRules { is_oversubscription_on: true, ..NodeRules::default() }).unwrap();
         assert_eq!((spec.name.as_str(), spec.index, spec.job_id.as_str(), spec.job_name.as_str()), ("j.g[3]", 3, "j", "J"));
         assert_eq!((spec.job_parent_id.as_str(), spec.namespace.as_str(), spec.region.as_str()), ("p", "n", "r"));
         assert_eq!((spec.id, spec.ports.len(), spec.tasks.len(), spec.group.as_str()), (AllocId([7; 16]), 1, 2, "g"));
         let meta: Vec<(&str, &str)> = spec.meta.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(meta, [("a", "group"), ("b", "job"), ("c", "")]);
-        assert!(lower(&job, "other", placed(), 30_000).is_none());
+        assert!(lower(&job, "other", placed(), NodeRules::default()).is_none());
     }
 
     #[test]
     fn telemetry_is_lowered_whole() {
         let fixture: serde_json::Value = serde_json::from_str(include_str!("../../../tests/fixtures/jobs/telemetry.json")).unwrap();
-        let spec = lower(&job(&fixture["Job"].to_string()), "sense", placed(), 30_000).unwrap();
+        let spec =
+            lower(&job(&fixture["Job"].to_string()), "sense", placed(), NodeRules { is_oversubscription_on: true, ..NodeRules::default() })
+                .unwrap();
         let task = &spec.tasks[0];
         let program = task.program.as_ref().unwrap();
         assert_eq!((program.command.as_str(), program.args.len(), program.args[0].as_str()), ("/bin/sh", 2, "-c"));
@@ -269,7 +288,8 @@ mod tests {
         assert_eq!(task.kill, KillPolicy { signal: 2, timeout_ms: 3_000 });
         assert_eq!(task.logs, LogPolicy { files_max: 3, file_bytes_max: 1 << 20, is_captured: true });
         assert_eq!(task.resources, spec::Resources { cpu_mhz: 50, memory_mb: 16, memory_max_mb: 0 });
-        let restart = spec::RestartPolicy { attempts: 3, interval_ms: 300_000, delay_ms: 1_000, mode: RestartMode::Delay, on_success: true };
+        let restart =
+            spec::RestartPolicy { attempts: 3, interval_ms: 300_000, delay_ms: 1_000, mode: RestartMode::Delay, on_success: true };
         assert_eq!(task.restart, restart);
         assert_eq!((task.role, task.is_leader, task.driver), (Role::Main, false, DriverKind::RawExec));
     }
@@ -310,6 +330,8 @@ mod tests {
             ),
         );
         assert_eq!(task.resources, spec::Resources { cpu_mhz: u32::MAX, memory_mb: 0, memory_max_mb: i32::MAX });
+        let off = task_under("service", r#","Resources":{"MemoryMB":16,"MemoryMaxMB":64}"#, NodeRules::default());
+        assert_eq!((off.resources.memory_mb, off.resources.memory_max_mb), (16, 0));
         assert_eq!(task.logs, LogPolicy { files_max: u32::MAX, file_bytes_max: 1 << 20, is_captured: false });
         assert_eq!((task.restart.attempts, task.restart.delay_ms), (0, 0));
         assert_eq!(task.shutdown_delay_ms, u64::try_from(max).unwrap().div_ceil(1_000_000));
@@ -317,7 +339,9 @@ mod tests {
 
     #[test]
     fn templates() {
-        let one = |of_template: &str| task("service", &format!(r#","Templates":[{{"EmbeddedTmpl":"x","DestPath":"local/y"{of_template}}}]"#)).templates.remove(0);
+        let one = |of_template: &str| {
+            task("service", &format!(r#","Templates":[{{"EmbeddedTmpl":"x","DestPath":"local/y"{of_template}}}]"#)).templates.remove(0)
+        };
         let plain = one("");
         assert_eq!((plain.source.as_str(), plain.destination.as_str(), plain.mode, plain.is_env), ("x", "local/y", 0o644, false));
         assert_eq!((plain.left.as_str(), plain.right.as_str()), ("{{", "}}"));
@@ -341,7 +365,10 @@ mod tests {
     #[test]
     fn raw_exec_config() {
         check(r#"{"command":"/bin/sh","args":["-c","x"]}"#, Ok(("/bin/sh", &["-c", "x"], "", 0)));
-        check(r#"{"command":"nc","args":["-l",8080,true,2.5,""],"work_dir":"/srv","oom_score_adj":7}"#, Ok(("nc", &["-l", "8080", "true", "2.5", ""], "/srv", 7)));
+        check(
+            r#"{"command":"nc","args":["-l",8080,true,2.5,""],"work_dir":"/srv","oom_score_adj":7}"#,
+            Ok(("nc", &["-l", "8080", "true", "2.5", ""], "/srv", 7)),
+        );
         check(r#"{"command":"x","args":[],"work_dir":"${NOMAD_TASK_DIR}","denied_envvars":[]}"#, Ok(("x", &[], "${NOMAD_TASK_DIR}", 0)));
         check("null", Err(": command must be given"));
         check(r#"{"args":["x"]}"#, Err(": command must be given"));

@@ -322,7 +322,11 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, JsonError> {
-        if name == RAW { visitor.visit_str(self.raw).map_err(|error: JsonError| error.at(self.at)) } else { visitor.visit_newtype_struct(self) }
+        if name == RAW {
+            visitor.visit_str(self.raw).map_err(|error: JsonError| error.at(self.at))
+        } else {
+            visitor.visit_newtype_struct(self)
+        }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, JsonError> {
@@ -341,11 +345,21 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         visitor.visit_map(Map { entries: self.entries()?.into_iter(), next: None, whole: self })
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(self, _name: &'static str, fields: &'static [&'static str], visitor: V) -> Result<V::Value, JsonError> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, JsonError> {
         visitor.visit_map(Map { entries: self.slots(fields)?.into_iter(), next: None, whole: self }).map_err(|error| error.at(self.at))
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(self, _name: &'static str, _variants: &'static [&'static str], visitor: V) -> Result<V::Value, JsonError> {
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, JsonError> {
         let word = self.string()?;
         let word: StrDeserializer<'_, JsonError> = word.as_str().into_deserializer();
         visitor.visit_enum(word).map_err(|error| error.at(self.at))

@@ -91,7 +91,10 @@ fn web_and_flood_get_the_defaults_of_their_types() {
             "ChangeMode": "restart", "ChangeSignal": "", "Splay": 5_000_000_000_i64, "Perms": "0644", "LeftDelim": "{{", "RightDelim": "}}",
             "Envvars": false, "VaultGrace": 0, "Wait": null}])
     );
-    assert_eq!((&web["Type"], &group["Count"], &group["Tasks"][0]["KillTimeout"]), (&"service".into(), &1.into(), &5_000_000_000_i64.into()));
+    assert_eq!(
+        (&web["Type"], &group["Count"], &group["Tasks"][0]["KillTimeout"]),
+        (&"service".into(), &1.into(), &5_000_000_000_i64.into())
+    );
 
     let flood = shown(&canonical(fixture!("flood.json")));
     let group = &flood["TaskGroups"][0];
@@ -240,7 +243,9 @@ fn resources_templates_lifecycle_and_the_rest_of_a_task() {
     assert_eq!(signal(r#""ChangeMode":"signal""#).as_deref(), Some("SIGHUP"));
     assert_eq!(signal(r#""ChangeMode":"signal","ChangeSignal":"sigusr1""#).as_deref(), Some("SIGUSR1"));
     assert_eq!(signal("").as_deref(), Some(""));
-    let dest = |of_artifact: &str| task(&format!(r#","Artifacts":[{{"GetterSource":"http://h/a/b.tgz"{of_artifact}}}]"#)).artifacts[0].relative_dest.clone();
+    let dest = |of_artifact: &str| {
+        task(&format!(r#","Artifacts":[{{"GetterSource":"http://h/a/b.tgz"{of_artifact}}}]"#)).artifacts[0].relative_dest.clone()
+    };
     assert_eq!(dest("").as_deref(), Some("local/"));
     assert_eq!(dest(r#","GetterMode":"file""#).as_deref(), Some("local/b.tgz"));
     assert_eq!(dest(r#","RelativeDest":"x""#).as_deref(), Some("x"));
@@ -252,7 +257,10 @@ fn counts_follow_scaling() {
     let group = &job.task_groups[0];
     assert_eq!(group.count(), 3);
     let scaling = group.scaling.as_ref().unwrap();
-    assert_eq!((scaling.enabled, scaling.target.get("Group").map(String::as_str), scaling.policy.get()), (Some(true), Some("g"), Some(r#"{"a":[1]}"#)));
+    assert_eq!(
+        (scaling.enabled, scaling.target.get("Group").map(String::as_str), scaling.policy.get()),
+        (Some(true), Some("g"), Some(r#"{"a":[1]}"#))
+    );
     assert_eq!(with("", r#","Count":2,"Scaling":{"Max":5}"#, "").task_groups[0].scaling.as_ref().and_then(|scaling| scaling.min), Some(2));
 }
 

@@ -54,7 +54,8 @@ fn keys_match_without_case_and_the_last_wins() {
 
 #[test]
 fn null_is_absent_is_default() {
-    let all_null = read(r#"{"ID":null,"Count":null,"Weight":null,"Share":null,"IsOn":null,"Meta":null,"Items":null,"Raw":null,"Word":null}"#);
+    let all_null =
+        read(r#"{"ID":null,"Count":null,"Weight":null,"Share":null,"IsOn":null,"Meta":null,"Items":null,"Raw":null,"Word":null}"#);
     assert_eq!(all_null, Doc::default());
     assert_eq!(read("{}"), Doc::default());
     assert_eq!(read(" null "), Doc::default());
