@@ -7,7 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next();
-    if program.as_deref().is_some_and(|program| program == dunlin_runtime::shim::ARGV0) {
+    if program.is_some_and(|program| program == dunlin_runtime::proc::spawn::SHIM_ARG0) {
         return dunlin_runtime::shim::main::run(args);
     }
     dunlin::cli::main(args)
