@@ -22,7 +22,7 @@ pub(super) struct JobName {
 
 /// The objects of `route` whose identifier starts with `typed`, by identifier; `noun` names them in errors.
 pub(super) fn all(cx: &Cx<'_>, route: &str, noun: &str, typed: &str) -> Result<Vec<Value>, Failure> {
-    let prefix = typed.to_ascii_lowercase();
+    let prefix = typed.trim_end_matches('-').to_ascii_lowercase();
     let digits = prefix.chars().filter(|c| *c != '-').count();
     if !is_id_prefix(&prefix) {
         return Err(Failure::new(format!(
@@ -47,14 +47,11 @@ pub(super) fn is_id_prefix(text: &str) -> bool {
 
 /// The one object of `route` that `typed` names; `listing` shows what an ambiguous prefix could mean.
 pub(super) fn one(cx: &Cx<'_>, route: &str, noun: &str, typed: &str, listing: impl FnOnce(&[Value]) -> String) -> Result<Value, Failure> {
-    let mut found = all(cx, route, noun, typed)?;
-    match (found.pop(), found.is_empty()) {
-        (Some(only), true) => Ok(only),
-        (None, _) => Err(Failure::new(format!("No {noun} with prefix or ID {} found", quoted(typed)))),
-        (Some(last), false) => {
-            found.push(last);
-            Err(Failure::new(format!("Prefix {} matched multiple {noun}s\n\n{}", quoted(typed), listing(&found))))
-        }
+    let found = all(cx, route, noun, typed)?;
+    match found.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => Err(Failure::new(format!("No {noun} with prefix or ID {} found", quoted(typed)))),
+        many => Err(Failure::new(format!("Prefix {} matched multiple {noun}s\n\n{}", quoted(typed), listing(many)))),
     }
 }
 

@@ -325,6 +325,7 @@ fn settings_from_flags_and_environment() {
     check(&[("NOMAD_ADDR", "ftp://x"), ("NOMAD_TOKEN", "")], "status -address http://127.0.0.1:4646", "GET /v1/jobs");
     check(&[("NOMAD_ADDR", "ftp://x")], "status", "dunlin status: cannot use ftp://x\ndunlin status -h explains the command");
     check(&[("NOMAD_NAMESPACE", "n")], "alloc status 29", "GET /v1/allocations?prefix=29&namespace=n");
+    check(&[], "alloc status 29fbd40-", "GET /v1/allocations?prefix=29fbd4&namespace=%2A");
     check(&[], "alloc status 29FBD40e-d", "GET /v1/allocations?prefix=29fbd40e-&namespace=%2A");
 }
 
