@@ -55,6 +55,15 @@ impl FileError {
         }
     }
 
+    /// The same error on another path: reads know no path, who asked for them does.
+    #[must_use]
+    pub fn on(self, path: &str) -> Self {
+        match self {
+            Self::Io(_, errno) => Self::Io(path.to_owned(), errno),
+            other => other,
+        }
+    }
+
     /// The error of the standard library on a path as asked.
     #[must_use]
     pub fn from_io(asked: &str, error: &std::io::Error) -> Self {
