@@ -602,7 +602,7 @@ impl Core {
         }
         let is_c0 = outcome.changed == Some(Durability::C0);
         for effect in outcome.effects {
-            self.hand_out(id, effect, is_c0)?;
+            self.hand_out(now, id, effect, is_c0)?;
         }
         Ok(has_ended && outcome.status.0 != ClientStatus::Running)
     }
@@ -618,13 +618,20 @@ impl Core {
         Ok(())
     }
 
-    fn hand_out(&mut self, alloc: AllocId, effect: runs::TaskEffect, is_c0: bool) -> Result<(), StoreError> {
+    fn hand_out(&mut self, now: Now, alloc: AllocId, effect: runs::TaskEffect, is_c0: bool) -> Result<(), StoreError> {
         use runs::TaskEffect;
         let held = match effect {
-            TaskEffect::Launch { task, inv, window } => match launch::launch(&self.runs, &self.setting, alloc, task, inv, window) {
-                Some(launch) => Held::Effect(Effect::Launch(Box::new(launch))),
-                None => return Ok(()),
-            },
+            TaskEffect::Launch { task, inv, window } => {
+                let version = self.store.view().alloc(alloc)?.map_or(0, |alloc| alloc.job_version);
+                match launch::launch(&self.runs, &self.setting, alloc, version, task, inv, window) {
+                    Some(Ok(launch)) => Held::Effect(Effect::Launch(Box::new(launch))),
+                    Some(Err(error)) => {
+                        self.runs.launch_failed(now, &mut self.rng, alloc, task, inv, error);
+                        return Ok(());
+                    }
+                    None => return Ok(()),
+                }
+            }
             TaskEffect::Supervise { inv, op } => Held::Effect(Effect::Supervise { inv, op }),
             TaskEffect::Consumed { task, inv } => {
                 // The folder is the evidence of what the rows say: it goes when they are durable, soft or not.

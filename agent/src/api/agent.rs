@@ -29,12 +29,12 @@ pub const FAMILY: Family = Family {
 
 fn root(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
     let head = Head { status: 307, headers: vec![("Location", "/ui/".to_owned())] };
-    Ok(Answer { head, body: Body::Full(Vec::new()), index: None })
+    Ok(Answer::new(head, Body::Full(Vec::new())))
 }
 
 fn no_ui(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
     let head = Head::new(200, "text/html; charset=utf-8");
-    Ok(Answer { head, body: Body::Full(b"<html><p>Nomad UI is disabled</p></html>".to_vec()), index: None })
+    Ok(Answer::new(head, Body::Full(b"<html><p>Nomad UI is disabled</p></html>".to_vec())))
 }
 
 fn servers_only(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {

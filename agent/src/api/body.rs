@@ -7,6 +7,7 @@
 use core::fmt;
 
 use dunlin_hal::clock::{Mono, Now};
+use dunlin_runtime::cgroup::stats::Sample;
 use dunlin_runtime::id::AllocId;
 
 use super::error::ApiError;
@@ -19,6 +20,8 @@ pub struct Reply {
     pub head: Head,
     /// What follows.
     pub body: Body,
+    /// The allocation whose files or processes the body reads: it ends when that is gone, and counts as a stream.
+    pub stream_of: Option<AllocId>,
 }
 
 /// What follows a reply's head.
@@ -188,9 +191,24 @@ pub enum Answer {
     /// Of `List`, sorted by name.
     Entries(Vec<dunlin_runtime::fs::stat::Entry>),
     /// Of `Usage`: one sample per task that has one.
-    Usage(Vec<(String, dunlin_runtime::cgroup::stats::Sample)>),
+    Usage(Vec<(String, TaskUsage)>),
     /// Of `HostUsage`.
     Host(Box<dunlin_hal::facts::Usage>),
+}
+
+/// What one task uses.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskUsage {
+    /// The reading.
+    pub sample: Sample,
+    /// Of one core, since the reading before, percent.
+    pub percent: f64,
+    /// Of that, in user mode.
+    pub user_percent: f64,
+    /// Of that, in the kernel.
+    pub system_percent: f64,
+    /// When it was taken, ns since the epoch.
+    pub taken_ns: i64,
 }
 
 pub use dunlin_runtime::fs::FileError;

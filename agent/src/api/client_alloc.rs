@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use dunlin_hal::clock::Now;
 use dunlin_runtime::alloc::machine::RestartAsk;
-use dunlin_runtime::cgroup::stats::Sample;
 use dunlin_runtime::proc::signal;
 use serde::{Deserialize, Serialize};
 
-use super::body::{Answer as Fetched, Document, Work};
+use super::body::{Answer as Fetched, Document, TaskUsage as Reading, Work};
 use super::error::ApiError;
 use super::route::{Acl, Family, client, client_put};
 use super::{Answer, Ask, Cx, unknown_alloc};
@@ -167,21 +166,21 @@ struct CpuStats {
     measured: Vec<&'static str>,
 }
 
-fn usage<'a>(now: Now, samples: &'a [(String, Sample)], mhz_per_percent: f64) -> AllocUsage<'a> {
+fn usage<'a>(now: Now, samples: &'a [(String, Reading)], mhz_per_percent: f64) -> AllocUsage<'a> {
     let timestamp = now.wall.0;
     let mut sum = Usage::default();
     let mut tasks = BTreeMap::new();
     for (task, sample) in samples {
         let one = task_usage(sample, mhz_per_percent);
         sum.add(&one);
-        tasks.insert(task.as_str(), TaskUsage { resource_usage: one, timestamp, pids: () });
+        tasks.insert(task.as_str(), TaskUsage { resource_usage: one, timestamp: sample.taken_ns, pids: () });
     }
     AllocUsage { resource_usage: sum, tasks, timestamp }
 }
 
-fn task_usage(sample: &Sample, mhz_per_percent: f64) -> Usage {
-    let cpu = &sample.cpu;
-    let memory = &sample.memory;
+fn task_usage(reading: &Reading, mhz_per_percent: f64) -> Usage {
+    let cpu = &reading.sample.cpu;
+    let memory = &reading.sample.memory;
     Usage {
         memory_stats: MemoryStats {
             rss: memory.rss,
@@ -195,10 +194,10 @@ fn task_usage(sample: &Sample, mhz_per_percent: f64) -> Usage {
             measured: memory.measured.to_vec(),
         },
         cpu_stats: CpuStats {
-            system_mode: cpu.system_percent,
-            user_mode: cpu.user_percent,
-            percent: cpu.percent,
-            total_ticks: cpu.percent * mhz_per_percent,
+            system_mode: reading.system_percent,
+            user_mode: reading.user_percent,
+            percent: reading.percent,
+            total_ticks: reading.percent * mhz_per_percent,
             throttled_periods: cpu.throttled_periods,
             throttled_time: cpu.throttled_ns,
             measured: cpu.measured.to_vec(),

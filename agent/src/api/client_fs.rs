@@ -17,9 +17,47 @@ use dunlin_runtime::logs::name::Stream;
 
 use super::body::{FileError, Machine};
 use super::error::ApiError;
+use super::route::{Acl, Family, client};
+use super::{Answer, Ask, Cx, unknown_alloc};
 use crate::wire::go_text;
 use follow::{Following, Source};
 use whole::{Cat, Listing, Looked, Shape};
+
+/// The routes.
+pub const FAMILY: Family = Family {
+    routes: &[
+        client("/v1/client/fs/ls/{id}", Acl::ReadFs, |cx, ask| answer(cx, ask, ls)),
+        client("/v1/client/fs/stat/{id}", Acl::ReadFs, |cx, ask| answer(cx, ask, stat)),
+        client("/v1/client/fs/cat/{id}", Acl::ReadFs, |cx, ask| answer(cx, ask, cat)),
+        client("/v1/client/fs/readat/{id}", Acl::ReadFs, |cx, ask| answer(cx, ask, readat)),
+        client("/v1/client/fs/stream/{id}", Acl::ReadFs, |cx, ask| answer(cx, ask, stream)),
+        client("/v1/client/fs/logs/{id}", Acl::ReadLogs, |cx, ask| answer(cx, ask, logs)),
+        client("/v1/client/fs/{verb}", Acl::None, no_alloc),
+        client("/v1/client/fs/{verb..}", Acl::None, no_verb),
+    ],
+};
+
+/// Verbs that may stand without an allocation behind them.
+const VERBS: &[&str] = &["ls", "stat", "cat", "readat", "stream", "logs"];
+
+fn no_alloc(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
+    if VERBS.contains(&ask.id) { Err(ApiError::new(400, "must provide a valid alloc id")) } else { no_verb(cx, ask) }
+}
+
+fn no_verb(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
+    Err(ApiError::new(404, "Invalid method"))
+}
+
+fn answer(cx: &mut Cx<'_>, ask: &Ask<'_>, make: fn(&Target<'_>, &Query, &Budget) -> Made) -> Result<Answer, ApiError> {
+    if ask.id.is_empty() {
+        return Err(ApiError::new(400, "must provide a valid alloc id"));
+    }
+    let alloc = cx.store.view().alloc(ask.client_alloc()?)?.ok_or_else(|| unknown_alloc(ask.id))?;
+    let tasks: Vec<(String, bool)> = alloc.tasks.iter().map(|task| (task.name.clone(), !task.state.started_at.is_unset())).collect();
+    let target = Target { alloc: alloc.id, tasks: &tasks, is_destroyed: alloc.is_destroyed };
+    let machine = make(&target, ask.query.pairs(), cx.budget)?;
+    Ok(Answer { stream_of: Some(alloc.id), ..Answer::machine(machine) })
+}
 
 /// Size at which a piece of a listing is sent.
 const PIECE_BYTES: usize = 16 << 10;

@@ -3,6 +3,7 @@
 //! A registration is one batch: job, version, evaluation, plan and allocations (`spec/jobs.md` 1 and 5).
 
 use dunlin_runtime::id::EvalId;
+use dunlin_runtime::template;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
@@ -41,7 +42,7 @@ pub const FAMILY: Family = Family {
         put("/v1/job/{id..}/revert", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/stable", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/scale", Acl::SubmitJob, not_yet),
-        put("/v1/validate/job", Acl::ReadJob, not_yet),
+        put("/v1/validate/job", Acl::ReadJob, validate_only),
         put("/v1/jobs/parse", Acl::SubmitJob, parse),
     ],
 };
@@ -86,16 +87,27 @@ struct RegisterAnswer {
     volume_eval_index: Option<u64>,
 }
 
-fn decode<T: serde::de::DeserializeOwned>(cx: &Cx<'_>, body: &[u8]) -> Result<T, ApiError> {
+/// A body, and the keys in it that nobody reads.
+fn decode<T: serde::de::DeserializeOwned>(cx: &Cx<'_>, body: &[u8]) -> Result<(T, Vec<String>), ApiError> {
     if body.is_empty() {
         return Err(ApiError::new(400, "Request body is empty"));
     }
-    json::decode(body, cx.budget.json_depth_max).map_err(|error| ApiError::new(400, error.to_string()))
+    let mut unknown = Vec::new();
+    let value = json::decode_noting(body, cx.budget.json_depth_max, &mut unknown).map_err(|error| ApiError::new(400, error.to_string()))?;
+    Ok((value, unknown))
+}
+
+/// Faults of a canonical job, and what it should know.
+fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
+    let template = |source: &str, left: &str, right: &str| template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string());
+    validate::validate(job, &validate::Checks { template: &template })?;
+    // `memory_max` is honoured where the kernel can: nothing has to be switched on.
+    Ok(validate::warnings(job, unknown, true))
 }
 
 /// `PUT /v1/jobs`, `PUT /v1/job/:id`.
 fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let body: RegisterBody = decode(cx, ask.body)?;
+    let (body, unknown): (RegisterBody, _) = decode(cx, ask.body)?;
     let RegisterBody { job, enforce_index, job_modify_index, preserve_counts, eval_priority, namespace, region } = body;
     let mut job = job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
     if job.id.is_empty() {
@@ -110,18 +122,17 @@ fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if eval_priority != 0 && !(1..=100).contains(&eval_priority) {
         return Err(ApiError::new(400, "Eval priority must be between 1 and 100 inclusively"));
     }
-    for asked in [ask.query.text("namespace"), &namespace] {
-        if !asked.is_empty() {
-            asked.clone_into(&mut job.namespace);
-            break;
-        }
-    }
-    if !region.is_empty() {
-        job.region = region;
-    }
+    let ctx = canonical::Ctx {
+        agent_region: &cx.config.region,
+        query_region: ask.query.text("region"),
+        body_region: &region,
+        query_namespace: ask.query.text("namespace"),
+        body_namespace: &namespace,
+    };
+    canonical::canonicalize(&mut job, &ctx);
     let check = if enforce_index { Some(job_modify_index) } else { None };
     let priority = u8::try_from(eval_priority).ok().filter(|priority| *priority > 0);
-    let answer = submit(cx, job, check, preserve_counts, priority)?;
+    let answer = submit(cx, job, &unknown, check, preserve_counts, priority)?;
     let index = Some(answer.index);
     Answer::json(&answer, index)
 }
@@ -131,25 +142,36 @@ fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
 /// # Errors
 /// What the API would have answered.
 pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(String, String), ApiError> {
-    let wrapped: RegisterBody = decode(cx, text)?;
-    let job = match wrapped.job {
+    let (wrapped, mut unknown): (RegisterBody, _) = decode(cx, text)?;
+    let mut job = match wrapped.job {
         Some(job) => job,
-        None => decode(cx, text)?,
+        None => {
+            let bare: (Job, _) = decode(cx, text)?;
+            unknown = bare.1;
+            bare.0
+        }
     };
     if job.id.is_empty() {
         return Err(ApiError::new(400, "Job ID hasn't been provided"));
     }
+    canonical::canonicalize(&mut job, &canonical::Ctx { agent_region: &cx.config.region, ..canonical::Ctx::default() });
     let id = job.id.clone();
-    let answer = submit(cx, job, None, false, None)?;
+    let answer = submit(cx, job, &unknown, None, false, None)?;
     Ok((id, answer.warnings))
 }
 
-fn submit(cx: &mut Cx<'_>, mut job: Job, enforce: Option<u64>, preserve_counts: bool, priority: Option<u8>) -> Result<RegisterAnswer, ApiError> {
-    canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region });
+fn submit(
+    cx: &mut Cx<'_>,
+    mut job: Job,
+    unknown: &[String],
+    enforce: Option<u64>,
+    preserve_counts: bool,
+    priority: Option<u8>,
+) -> Result<RegisterAnswer, ApiError> {
     if job.region != cx.config.region {
         return Err(ApiError::new(500, "No path to region"));
     }
-    let warnings = validate::validate(&job, &validate::Ctx::of_runtime()).map_err(|faults| ApiError::new(500, faults.to_string()))?;
+    let warnings = check(&job, unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
     let key = JobKey { namespace: job.namespace.clone(), id: job.id.clone() };
     let known = cx.store.view().job(&key)?;
     if let Some(want) = enforce {
@@ -214,6 +236,32 @@ fn blank(job: &mut Job) {
     job.create_index = 0;
     job.modify_index = 0;
     job.job_modify_index = 0;
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Validation {
+    driver_config_validated: bool,
+    validation_errors: Option<Vec<String>>,
+    error: String,
+    warnings: String,
+}
+
+/// `PUT /v1/validate/job`: 200 for every document that is a job.
+fn validate_only(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
+    let (body, unknown): (RegisterBody, _) = decode(cx, ask.body)?;
+    let mut job = body.job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
+    canonical::canonicalize(&mut job, &canonical::Ctx { agent_region: &cx.config.region, ..canonical::Ctx::default() });
+    let answer = match check(&job, &unknown) {
+        Ok(warnings) => Validation { driver_config_validated: true, validation_errors: None, error: String::new(), warnings },
+        Err(faults) => Validation {
+            driver_config_validated: true,
+            validation_errors: Some(faults.list().to_vec()),
+            error: faults.to_string(),
+            warnings: String::new(),
+        },
+    };
+    Answer::json(&answer, None)
 }
 
 fn check_index(want: u64, known: Option<&JobRow>) -> Result<(), ApiError> {

@@ -333,5 +333,5 @@ pub fn answer<T: Listed + 'static>(cx: &Cx<'_>, source: Source, common: &Common,
         }
     }
     let listing = Listing { walk: walk(source), keep, show, left, waiting: Default::default(), has_begun: false, is_first: true };
-    Ok(Answer { head, body: Body::Rows(Box::new(listing)), index: Some(index) })
+    Ok(Answer { index: Some(index), ..Answer::new(head, Body::Rows(Box::new(listing))) })
 }

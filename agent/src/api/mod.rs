@@ -120,6 +120,8 @@ pub struct Answer {
     pub body: Body,
     /// Index the answer is about: `X-Nomad-Index` and the blocking rule. `None` = the route has none.
     pub index: Option<u64>,
+    /// See [`Reply::stream_of`].
+    pub stream_of: Option<AllocId>,
 }
 
 impl Answer {
@@ -129,19 +131,25 @@ impl Answer {
     /// 500 when the value cannot be written, which no value of ours is.
     pub fn json<T: Serialize + ?Sized>(value: &T, index: Option<u64>) -> Result<Self, ApiError> {
         let bytes = serde_json::to_vec(value).map_err(|error| ApiError::new(500, error.to_string()))?;
-        Ok(Self { head: Head::new(200, JSON), body: Body::Full(bytes), index })
+        Ok(Self { index, ..Self::new(Head::new(200, JSON), Body::Full(bytes)) })
     }
 
     /// A success without a body: the official client insists on zero bytes (`spec/http-api.md` 1.1).
     #[must_use]
     pub fn empty() -> Self {
-        Self { head: Head { status: 200, headers: Vec::new() }, body: Body::Full(Vec::new()), index: None }
+        Self::new(Head { status: 200, headers: Vec::new() }, Body::Full(Vec::new()))
+    }
+
+    /// An answer with this head and body, about nothing that has an index.
+    #[must_use]
+    pub fn new(head: Head, body: Body) -> Self {
+        Self { head, body, index: None, stream_of: None }
     }
 
     /// An answer that decides its own head.
     #[must_use]
     pub fn machine(machine: Box<dyn body::Machine>) -> Self {
-        Self { head: Head::default(), body: Body::Machine(machine), index: None }
+        Self::new(Head::default(), Body::Machine(machine))
     }
 }
 
@@ -206,7 +214,7 @@ pub fn dispatch(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Outcome 
 pub fn refusal(error: ApiError, headers: Vec<(&'static str, String)>) -> Reply {
     let mut head = Head::new(error.status, TEXT);
     head.headers.extend(headers);
-    Reply { head, body: Body::Full(error.text.into_bytes()) }
+    Reply { head, body: Body::Full(error.text.into_bytes()), stream_of: None }
 }
 
 fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, ApiError> {
@@ -223,7 +231,7 @@ fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, A
         // The 404 of a read is about the table: it carries the meta headers, and a blocking query waits for the object.
         Err(error) if error.status == 404 && route.table.is_some() => {
             let index = route.table.map(|table| cx.store.table_index(table));
-            Answer { head: Head::new(404, TEXT), body: Body::Full(error.text.into_bytes()), index }
+            Answer { index, ..Answer::new(Head::new(404, TEXT), Body::Full(error.text.into_bytes())) }
         }
         Err(error) => return Err(error),
     };
@@ -248,7 +256,7 @@ fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, A
             answer.head.headers.push(("Access-Control-Allow-Credentials", "true".to_owned()));
         }
     }
-    Ok(Outcome::Reply(Reply { head: answer.head, body: answer.body }))
+    Ok(Outcome::Reply(Reply { head: answer.head, body: answer.body, stream_of: answer.stream_of }))
 }
 
 /// A map whose absence is shown as `null`.

@@ -104,6 +104,14 @@ impl Runs {
         }
     }
 
+    /// A launch that could not even be put together.
+    pub(super) fn launch_failed(&mut self, now: Now, rng: &mut Rng, id: AllocId, task: usize, inv: Inv, error: String) {
+        if let Some(run) = self.all.get_mut(&id) {
+            run.machine.handle(now, rng, Event::News { task, inv, news: News::LaunchFailed { error, is_recoverable: false } });
+            self.dirty.insert(id);
+        }
+    }
+
     pub(super) fn stop(&mut self, now: Now, rng: &mut Rng, id: AllocId, no_shutdown_delay: bool) {
         if let Some(run) = self.all.get_mut(&id) {
             run.machine.handle(now, rng, Event::Stop { reason: String::new(), no_shutdown_delay });

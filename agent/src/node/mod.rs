@@ -2,6 +2,8 @@
 
 pub mod fingerprint;
 pub mod identity;
+pub mod this;
 
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use identity::Identity;
+pub use this::{Node, NodeNames};

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dunlin_runtime::id::{AllocId, Inv};
@@ -34,6 +35,27 @@ const ASKS_MAX: usize = 16;
 /// Who is told of a supervisor's news.
 pub type Told = Rc<dyn Fn(AllocId, &str, Inv, News)>;
 
+/// Process ids of living supervisors: where there are no cgroups, a task's processes are found below its supervisor.
+#[derive(Clone, Debug, Default)]
+pub struct ShimPids(Arc<Mutex<BTreeMap<(AllocId, String), u32>>>);
+
+impl ShimPids {
+    fn set(&self, duty: &Duty, pid: Option<u32>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (duty.alloc, duty.task.clone());
+        match pid {
+            Some(pid) => all.insert(key, pid),
+            None => all.remove(&key),
+        };
+    }
+
+    /// Of the supervisor of a task; `None` = it has none.
+    #[must_use]
+    pub fn of(&self, alloc: AllocId, task: &str) -> Option<u32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(alloc, task.to_owned())).copied()
+    }
+}
+
 /// All supervisors this agent talks to.
 #[derive(Clone)]
 pub struct Supervisors {
@@ -41,6 +63,7 @@ pub struct Supervisors {
     runtime_dir: PathBuf,
     told: Told,
     asks: Rc<RefCell<BTreeMap<Inv, Sender<Ask>>>>,
+    pids: ShimPids,
 }
 
 /// Whom a supervisor works for.
@@ -59,8 +82,8 @@ pub struct Duty {
 impl Supervisors {
     /// None yet. `runtime_dir` holds a folder per invocation.
     #[must_use]
-    pub fn new(exec: Executor, runtime_dir: PathBuf, told: Told) -> Self {
-        Self { exec, runtime_dir, told, asks: Rc::default() }
+    pub fn new(exec: Executor, runtime_dir: PathBuf, told: Told, pids: ShimPids) -> Self {
+        Self { exec, runtime_dir, told, asks: Rc::default(), pids }
     }
 
     /// Attends one invocation until its end.
@@ -72,9 +95,10 @@ impl Supervisors {
         self.exec
             .spawn(async move {
                 let dir = shim::folder(&this.runtime_dir, inv);
-                let mut told = Telling { told: &this.told, duty: &duty, has_run: duty.is_running_told, has_ended: false };
+                let mut told = Telling { told: &this.told, duty: &duty, pids: &this.pids, has_run: duty.is_running_told, has_ended: false };
                 let end = attend(&dir, &asks, &mut told).await;
                 this.asks.borrow_mut().remove(&inv);
+                this.pids.set(&duty, None);
                 if let Err(why) = end {
                     log::warn!("alloc {} task {}: supervisor lost: {why}", duty.alloc, duty.task);
                 }
@@ -103,6 +127,7 @@ impl Supervisors {
 struct Telling<'a> {
     told: &'a Told,
     duty: &'a Duty,
+    pids: &'a ShimPids,
     has_run: bool,
     has_ended: bool,
 }
@@ -116,6 +141,7 @@ impl Telling<'_> {
     fn slot(&mut self, slot: &Slot) -> bool {
         if matches!(slot.phase, Phase::Running | Phase::Stopping | Phase::Exited | Phase::Done | Phase::Stuck) && !self.has_run {
             self.has_run = true;
+            self.pids.set(self.duty, Some(slot.shim_pid));
             self.tell(News::Running { started_at: slot.started.wall, pid: slot.task_pid });
         }
         if slot.phase == Phase::Stuck {

@@ -44,12 +44,17 @@ impl From<Reply> for Answer {
 
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
-        Reply { head: Head::new(error.status, TEXT), body: Body::Full(error.text.into_bytes()) }.into()
+        Reply { head: Head::new(error.status, TEXT), body: Body::Full(error.text.into_bytes()), stream_of: None }.into()
     }
 }
 
 /// Steps the rows of a list: opens a view, calls [`Rows::step`], closes the view.
 pub trait RowSource {
+    /// Waits until what a step would show is durable (invariant I3).
+    fn durable(&self) -> BoxedLocal<()> {
+        Box::pin(async {})
+    }
+
     /// As [`Rows::step`]: appends to `out`; false = that was the end.
     fn step(&self, rows: &mut dyn Rows, out: &mut Vec<u8>) -> Result<bool, ApiError>;
 }
@@ -322,10 +327,10 @@ impl hyper::body::Body for Outgoing {
 /// Begins an answer: its status is decided here, so a machine runs until its head and a list has read its first rows.
 /// A list that fits in one step becomes a whole body with a length.
 pub async fn open(answer: Answer, outside: &Outside) -> (Head, Outgoing) {
-    let Answer { reply: Reply { head, body }, lease } = answer;
+    let Answer { reply: Reply { head, body, .. }, lease } = answer;
     match body {
         Body::Full(bytes) => (head, Outgoing::full(bytes)),
-        Body::Rows(rows) => open_rows(head, rows, lease, outside),
+        Body::Rows(rows) => open_rows(head, rows, lease, outside).await,
         Body::Machine(machine) => open_machine(machine, lease, outside).await,
     }
 }
@@ -334,8 +339,9 @@ fn fail(error: ApiError) -> (Head, Outgoing) {
     (Head::new(error.status, TEXT), Outgoing::full(error.text.into_bytes()))
 }
 
-fn open_rows(head: Head, mut rows: Box<dyn Rows>, lease: Option<Lease>, outside: &Outside) -> (Head, Outgoing) {
+async fn open_rows(head: Head, mut rows: Box<dyn Rows>, lease: Option<Lease>, outside: &Outside) -> (Head, Outgoing) {
     let mut first = Vec::new();
+    outside.rows.durable().await;
     match outside.rows.step(&mut *rows, &mut first) {
         Err(error) => fail(error),
         Ok(false) => (head, Outgoing::full(first)),
@@ -355,6 +361,7 @@ fn open_rows(head: Head, mut rows: Box<dyn Rows>, lease: Option<Lease>, outside:
 async fn drive_rows(mut rows: Box<dyn Rows>, _lease: Option<Lease>, source: Rc<dyn RowSource>, slot: Rc<Slot>) -> Result<(), Stop> {
     loop {
         let mut buf = slot.take().await;
+        source.durable().await;
         let is_more = source.step(&mut *rows, &mut buf).map_err(|error| {
             log::warn!("list broken off: error={}", error.text);
             Stop::Break
