@@ -1,11 +1,9 @@
 //! `stream` and `logs`: the follower of the runtime, its pieces in frames or plain. Pure.
 //!
 //! Adds to [`Follower`]: names of files, the head, frames, the heartbeat (each second without a frame, framed and following only),
-//! and a pause of [`BATCH_MS`] between small pieces, so that a task writing line by line costs ten turns a second and not thousands.
+//! and a pause of [`BATCH_MS`] between wake-ups that bring little, so that a task writing line by line, to this log or to one beside
+//! it, costs ten turns a second and not thousands.
 //! After the head an error is appended as text to framed logs, where the stock client shows it; else the connection is cut.
-
-use core::mem;
-use core::time::Duration;
 
 use dunlin_hal::clock::{Mono, Now};
 use dunlin_runtime::fs::path::AskedPath;
@@ -22,9 +20,9 @@ use crate::wire::stream_frame::{Frame, HEARTBEAT};
 
 /// Without a frame for this long a heartbeat is sent; a single file is looked at again too.
 const HEARTBEAT_MS: u64 = 1_000;
-/// Small pieces are at least this far apart.
+/// Wake-ups are at least this far apart,
 const BATCH_MS: u64 = 100;
-/// What was read between two waits and is less than this is a small piece.
+/// unless the last one brought this much.
 const BATCH_BYTES: u64 = 4 << 10;
 /// Longest wait of a plain follower, which has no heartbeat.
 const PLAIN_WAIT_MS: u64 = 3_600_000;
@@ -109,9 +107,11 @@ pub(super) struct Following {
     index: u32,
     /// When the last frame was given out.
     sent_at_mono: Mono,
-    /// When the last data was given out, and how many bytes since the last wait.
-    data_at_mono: Mono,
+    /// When a change was last looked into, and how many bytes were given out since.
+    woken_at_mono: Mono,
     burst_bytes: u64,
+    /// Something changed and was not looked into yet.
+    has_change: bool,
 }
 
 /// What the next fact answers.
@@ -152,8 +152,9 @@ impl Following {
             has_head: false,
             index: 0,
             sent_at_mono: Mono::default(),
-            data_at_mono: Mono::default(),
-            burst_bytes: 0,
+            woken_at_mono: Mono::default(),
+            burst_bytes: BATCH_BYTES,
+            has_change: false,
         }
     }
 
@@ -207,7 +208,6 @@ impl Following {
             Frame { data, file: &self.source.path(piece.index), event, offset: piece.offset }.encode(out);
         }
         self.sent_at_mono = now.mono;
-        self.data_at_mono = now.mono;
         self.burst_bytes = self.burst_bytes.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
         true
     }
@@ -237,14 +237,22 @@ impl Following {
         self.sent_at_mono.after_ms(if is_idle { PLAIN_WAIT_MS } else { HEARTBEAT_MS })
     }
 
-    /// Something changed: reads on, unless the last piece was small and only just sent.
+    /// Something changed. A heartbeat that is due goes first: changes elsewhere in the folder must not keep it back.
     fn woken(&mut self, now: Now, out: &mut Vec<u8>) -> Step {
-        let burst_bytes = mem::take(&mut self.burst_bytes);
-        let is_small = (1..BATCH_BYTES).contains(&burst_bytes);
-        if is_small && now.mono.since(self.data_at_mono) < Duration::from_millis(BATCH_MS) {
+        self.has_change = true;
+        if !self.is_plain && now.mono >= self.beat_due() { self.beat(now, out) } else { self.look(now, out) }
+    }
+
+    /// Reads on, unless that was done only just before and brought little.
+    fn look(&mut self, now: Now, out: &mut Vec<u8>) -> Step {
+        let next_due = self.woken_at_mono.after_ms(BATCH_MS);
+        if self.burst_bytes < BATCH_BYTES && now.mono < next_due {
             self.state = State::Pausing;
-            return Step::Wait { until: self.data_at_mono.after_ms(BATCH_MS), folder: None };
+            return Step::Wait { until: next_due, folder: None };
         }
+        self.woken_at_mono = now.mono;
+        self.burst_bytes = 0;
+        self.has_change = false;
         self.go(now, follow::Fact::Woken, &[], out)
     }
 
@@ -255,7 +263,7 @@ impl Following {
         }
         self.sent_at_mono = now.mono;
         if self.is_plain {
-            return self.look_again(now, out);
+            return self.beaten(now, out);
         }
         self.state = State::Beating;
         out.extend_from_slice(HEARTBEAT);
@@ -263,10 +271,10 @@ impl Following {
     }
 
     /// After a heartbeat. A single file may be reached by a link, and then its folder is not the one that is watched.
-    fn look_again(&mut self, now: Now, out: &mut Vec<u8>) -> Step {
+    fn beaten(&mut self, now: Now, out: &mut Vec<u8>) -> Step {
         match self.source {
-            Source::File { .. } => self.go(now, follow::Fact::Woken, &[], out),
-            Source::Log { .. } => self.wait(),
+            Source::Log { .. } if !self.has_change => self.wait(),
+            _ => self.look(now, out),
         }
     }
 
@@ -323,8 +331,8 @@ impl Machine for Following {
             (State::HeadOnly, Fact::Ready) => self.wait(),
             (State::Waiting, Fact::Changed) => self.woken(now, out),
             (State::Waiting, Fact::Due) => self.beat(now, out),
-            (State::Pausing, Fact::Due | Fact::Changed) => self.go(now, follow::Fact::Woken, &[], out),
-            (State::Beating, Fact::Ready) => self.look_again(now, out),
+            (State::Pausing, Fact::Due | Fact::Changed) => self.look(now, out),
+            (State::Beating, Fact::Ready) => self.beaten(now, out),
             (State::Failing, Fact::Ready) => self.end(),
             _ => {
                 self.state = State::Ended;

@@ -460,7 +460,7 @@ fn following_sends_head_data_and_heartbeats() {
     rig.append("alloc/logs/web.stdout.0", b"line\n");
     let got = rig.drive(&mut *machine, Fact::Changed);
     assert_eq!((got.text(), &got.stop), (r#"{"Data":"bGluZQo=","File":"alloc/logs/web.stdout.0","Offset":5}"#, &waits(1000, "alloc/logs")));
-    // A small piece was just sent: the next one is collected for a while.
+    // Little was found just now: the next change is left to collect for a while.
     rig.now_ms += 30;
     rig.append("alloc/logs/web.stdout.0", b"more\n");
     assert_eq!(rig.drive(&mut *machine, Fact::Changed).stop, Stop::Wait(70, None));
@@ -479,6 +479,28 @@ fn following_sends_head_data_and_heartbeats() {
     assert_eq!(told, [("alloc/logs/web.stdout.0".into(), "file deleted".into(), 10), ("alloc/logs/web.stdout.1".into(), String::new(), 5)]);
     let got = rig.drive(&mut *machine, Fact::Gone);
     assert_eq!((got.text(), &got.stop), ("", &Stop::End));
+}
+
+#[test]
+fn changes_beside_the_log_neither_spin_nor_hold_the_heartbeat_back() {
+    let mut rig = Rig::new("beside");
+    rig.write("alloc/logs/web.stdout.0", b"");
+    let mut machine = make(logs, "task=web&type=stdout&follow=true", false).unwrap();
+    rig.drive(&mut *machine, Fact::Ready);
+    let (mut beats_n, mut looks_n) = (0, 0);
+    let mut is_pausing = false;
+    // The task writes to its other stream without end: each wait for a change is over at once.
+    while rig.now_ms <= 1_000_000 + 10_000 {
+        let got = rig.drive(&mut *machine, if is_pausing { Fact::Due } else { Fact::Changed });
+        beats_n += usize::from(got.text() == "{}");
+        is_pausing = matches!(got.stop, Stop::Wait(_, None));
+        match got.stop {
+            Stop::Wait(ms, None) => rig.now_ms += ms,
+            _ => looks_n += 1,
+        }
+        assert!(looks_n < 1000);
+    }
+    assert!((95..=105).contains(&looks_n) && (9..=10).contains(&beats_n), "{looks_n} looks, {beats_n} heartbeats in 10 s");
 }
 
 #[test]
@@ -513,7 +535,7 @@ fn a_stream_tells_truncation_and_deletion() {
     rig.append("alloc/data/f", b"yz");
     let got = rig.drive(&mut *machine, Fact::Due);
     assert_eq!(got.text(), r#"{}{"Data":"eXo=","File":"/alloc/data/f","Offset":3}"#);
-    rig.now_ms += 1000;
+    rig.now_ms += 500;
     std::fs::rename(rig.base.join("alloc/data/f"), rig.base.join("alloc/data/g")).unwrap();
     let got = rig.drive(&mut *machine, Fact::Changed);
     assert_eq!((got.text(), &got.stop), (r#"{"File":"/alloc/data/f","FileEvent":"file deleted","Offset":3}"#, &Stop::End));
@@ -522,7 +544,7 @@ fn a_stream_tells_truncation_and_deletion() {
     for replace in [|to: PathBuf| std::fs::write(to, "other"), |to: PathBuf| std::os::unix::fs::symlink("/etc/passwd", to)] {
         let mut machine = make(stream, "path=alloc/data/g&origin=end&offset=2", false).unwrap();
         assert_eq!(rig.drive(&mut *machine, Fact::Ready).frames()[0].data, b"yz");
-        rig.now_ms += 1000;
+        rig.now_ms += 500;
         std::fs::rename(rig.base.join("alloc/data/g"), rig.base.join("alloc/data/h")).unwrap();
         replace(rig.base.join("alloc/data/g")).unwrap();
         let got = rig.drive(&mut *machine, Fact::Changed);

@@ -262,11 +262,11 @@ fn a_planted_index_does_not_cost_four_billion_steps() {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, below: u64) -> u64 {
+    fn below(&mut self, below: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % below
+        u32::try_from(self.0 % u64::from(below)).unwrap()
     }
 }
 
@@ -280,7 +280,7 @@ struct Writer {
     open: u32,
     next_byte: u8,
     /// Bytes still to be written.
-    left_n: u64,
+    left_n: u32,
 }
 
 impl Writer {
@@ -343,7 +343,7 @@ impl Writer {
 /// One run: returns how many files were purged before the reader came to them.
 fn run(seed: u64, is_follow: bool) -> usize {
     let mut random = Random(seed);
-    let policy = LogPolicy { files_max: 1 + random.below(5) as u32, file_bytes_max: 8 + random.below(300), is_captured: true };
+    let policy = LogPolicy { files_max: 1 + random.below(5), file_bytes_max: u64::from(8 + random.below(300)), is_captured: true };
     let mut writer = Writer {
         rotator: Rotator::new(policy, None),
         folder: BTreeMap::new(),
@@ -380,7 +380,7 @@ fn run(seed: u64, is_follow: bool) -> usize {
             Step::Read(at) => {
                 let content = open.as_ref().unwrap().borrow();
                 let max = 1 + random.below(200) as usize;
-                last_read = content[at as usize..].iter().take(max).copied().collect();
+                last_read = content[usize::try_from(at).unwrap()..].iter().take(max).copied().collect();
                 follower.step(Fact::Read(last_read.len()))
             }
             Step::Give(piece) => {

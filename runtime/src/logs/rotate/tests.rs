@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 
 const MIB: u64 = 1 << 20;
+const MIB_LEN: usize = 1 << 20;
 
 fn policy(files_max: u32, file_bytes_max: u64) -> LogPolicy {
     LogPolicy { files_max, file_bytes_max, is_captured: true }
@@ -91,18 +92,18 @@ fn the_first_file_is_zero_and_an_empty_chunk_opens_it() {
 fn resume_appends_to_the_highest_file_and_counts_what_is_there() {
     check(policy(10, MIB), &[(3, 10), (4, 100)], &[b"a\n"], "open 4, write 2");
     // Two bytes of room, one line of two bytes: it fits; the next one does not.
-    check(policy(10, MIB), &[(4, MIB as usize - 2)], &[b"a\n", b"b\n"], "open 4, write 2, open 5, write 2");
+    check(policy(10, MIB), &[(4, MIB_LEN - 2)], &[b"a\n", b"b\n"], "open 4, write 2, open 5, write 2");
     // A full one is opened and left.
-    check(policy(10, MIB), &[(4, MIB as usize)], &[b"a\n"], "open 4, open 5, write 2");
+    check(policy(10, MIB), &[(4, MIB_LEN)], &[b"a\n"], "open 4, open 5, write 2");
     // An old limit was higher.
-    check(policy(10, MIB), &[(4, 3 * MIB as usize)], &[b"a\n"], "open 4, open 5, write 2");
+    check(policy(10, MIB), &[(4, 3 * MIB_LEN)], &[b"a\n"], "open 4, open 5, write 2");
 }
 
 #[test]
 fn a_higher_index_that_is_full_is_passed_over() {
-    let mut folder = Folder::with(&[(0, MIB as usize)]);
+    let mut folder = Folder::with(&[(0, MIB_LEN)]);
     let mut rotator = Rotator::new(policy(10, MIB), folder.newest());
-    folder.files.insert(1, vec![b'\n'; MIB as usize]);
+    folder.files.insert(1, vec![b'\n'; MIB_LEN]);
     folder.write(&mut rotator, b"a\n");
     assert_eq!(folder.ops.join(", "), "open 0, open 1, open 2, write 2");
 }
@@ -125,7 +126,7 @@ fn shrunk_files_max_removes_the_oldest_at_the_start_and_while_running() {
 
 #[test]
 fn the_32_kib_rule() {
-    let far = MIB as usize - LINE_BYTES_MAX as usize;
+    let far = MIB_LEN - (32 << 10);
     // 32 KiB + chunk before the limit: bytes are bytes, lines do not matter.
     check(policy(9, MIB), &[(0, far - 4)], &[b"aaaa"], "open 0, write 4");
     // One byte nearer: an unfinished line begins the next file.
@@ -134,15 +135,15 @@ fn the_32_kib_rule() {
     check(policy(9, MIB), &[(0, far)], &[b"a\nb\nc"], "open 0, write 4, open 1, write 1");
     check(policy(9, MIB), &[(0, far)], &[b"a\nb\n"], "open 0, write 4");
     // The limit itself may be reached, not passed.
-    check(policy(9, MIB), &[(0, MIB as usize - 4)], &[b"a\nb\nc\n"], "open 0, write 4, open 1, write 2");
-    check(policy(9, MIB), &[(0, MIB as usize - 3)], &[b"a\nb\nc\n"], "open 0, write 2, open 1, write 4");
+    check(policy(9, MIB), &[(0, MIB_LEN - 4)], &[b"a\nb\nc\n"], "open 0, write 4, open 1, write 2");
+    check(policy(9, MIB), &[(0, MIB_LEN - 3)], &[b"a\nb\nc\n"], "open 0, write 2, open 1, write 4");
     // A line longer than the room goes to the next file whole.
-    check(policy(9, MIB), &[(0, MIB as usize - 99)], &[&line(100)], "open 0, open 1, write 100");
+    check(policy(9, MIB), &[(0, MIB_LEN - 99)], &[&line(100)], "open 0, open 1, write 100");
 }
 
 #[test]
 fn a_line_begun_here_is_finished_here_if_it_fits() {
-    let near = MIB as usize - 40_000;
+    let near = MIB_LEN - 40_000;
     // 8000 bytes without a break are more than 32 KiB from the limit after none, near it after the first.
     let part = vec![b'x'; 7000];
     check(policy(9, MIB), &[(0, near)], &[&part, &part, b"x\ny"], "open 0, write 7000, write 7000, write 2, open 1, write 1");
@@ -150,7 +151,7 @@ fn a_line_begun_here_is_finished_here_if_it_fits() {
 
 #[test]
 fn a_line_longer_than_a_file_is_split_at_the_limit() {
-    let long = vec![b'x'; 2 * MIB as usize + 10];
+    let long = vec![b'x'; 2 * MIB_LEN + 10];
     check(policy(9, MIB), &[], &[&long], "open 0, write 1048576, open 1, write 1048576, open 2, write 10");
     // In pieces as a pipe gives them: the file is filled as long as the pieces fit.
     let mut folder = Folder::default();
@@ -158,7 +159,7 @@ fn a_line_longer_than_a_file_is_split_at_the_limit() {
     for piece in long.chunks(4096) {
         folder.write(&mut rotator, piece);
     }
-    assert_eq!(folder.sizes(), [(0, MIB as usize), (1, MIB as usize), (2, 10)]);
+    assert_eq!(folder.sizes(), [(0, MIB_LEN), (1, MIB_LEN), (2, 10)]);
     // A limit below the line rule (never asked for by a valid job) still ends.
     check(policy(2, 4), &[], &[b"abcdefghij"], "open 0, write 4, open 1, write 4, open 2, remove 0, write 2");
     check(policy(2, 0), &[], &[b"abc"], "open 0, write 1, open 1, write 1, open 2, remove 0, write 1");
@@ -194,35 +195,34 @@ fn four_byte_lines_keep_the_bound_exactly() {
     for _ in 0..(5 * 256 + 1) {
         folder.write(&mut rotator, &chunk);
     }
-    assert_eq!(folder.sizes(), [(3, MIB as usize), (4, MIB as usize), (5, 4096)]);
+    assert_eq!(folder.sizes(), [(3, MIB_LEN), (4, MIB_LEN), (5, 4096)]);
 }
 
 /// Random chunks, limits, restarts and changes of policy: the files kept are a suffix of what was written.
 #[test]
 fn model_keeps_a_suffix_of_the_stream() {
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move |below: u64| {
+    let mut random = move |below: u32| {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
-        seed % below
+        u32::try_from(seed % u64::from(below)).unwrap()
     };
     for _ in 0..300 {
         let mut folder = Folder::default();
         let (mut files_max, mut limit) = (1 + random(4), 1 + random(200_000));
-        let mut rotator = Rotator::new(policy(files_max as u32, limit), None);
+        let mut rotator = Rotator::new(policy(files_max, u64::from(limit)), None);
         let mut written = Vec::new();
         for _ in 0..random(60) {
-            let len = random(6000) as usize;
-            let line_every = 1 + random(900);
-            let chunk: Vec<u8> = (0..len).map(|_| if random(line_every) == 0 { b'\n' } else { b'a' + random(26) as u8 }).collect();
+            let (len, line_every) = (random(6000), 1 + random(900));
+            let chunk: Vec<u8> = (0..len).map(|i| if random(line_every) == 0 { b'\n' } else { b"abcdefg"[i as usize % 7] }).collect();
             folder.write(&mut rotator, &chunk);
             written.extend_from_slice(&chunk);
             match random(20) {
-                0 => rotator = Rotator::new(policy(files_max as u32, limit), folder.newest()).with_oldest(folder.oldest()),
+                0 => rotator = Rotator::new(policy(files_max, u64::from(limit)), folder.newest()).with_oldest(folder.oldest()),
                 1 => {
                     (files_max, limit) = (1 + random(4), 1 + random(200_000));
-                    rotator.set_policy(policy(files_max as u32, limit));
+                    rotator.set_policy(policy(files_max, u64::from(limit)));
                 }
                 _ => {}
             }
