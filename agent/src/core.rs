@@ -127,8 +127,6 @@ pub enum Effect {
     },
     /// Start an invocation; its supervisor's news come as [`Event::News`].
     Launch(Box<Launch>),
-    /// End an invocation nobody knows, with all its processes, and remove what is left of it.
-    Abandon(Inv),
     /// Talk to an invocation's supervisor.
     Supervise {
         /// The invocation.
@@ -248,8 +246,12 @@ impl Core {
             }
             self.runs.may_begin(alloc.id);
         }
-        // The row of these was never committed, or is over: they run for nobody.
-        self.out.extend(found.into_iter().map(|found| Effect::Abandon(found.inv)));
+        for Found { inv, alloc, task, news, .. } in found {
+            // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
+            log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored");
+            let op = Op::Stop { signal: SIGKILL, timeout_ms: 0 };
+            self.out.push_back(if is_end(news.last()) { Effect::Forget { alloc, task, inv } } else { Effect::Supervise { inv, op } });
+        }
         for id in folders {
             match self.store.view().alloc(*id)? {
                 Some(alloc) if alloc.is_destroyed => self.out.push_back(Effect::Remove(*id)),
@@ -313,7 +315,11 @@ impl Core {
             Event::Committed(seq) => self.committed(now, seq),
             Event::CommitFailed { seq, text } => self.commit_failed(seq, text),
             Event::News { alloc, task, inv, news } => {
-                self.runs.news(now, &mut self.rng, alloc, &task, inv, news);
+                if self.runs.has(alloc) {
+                    self.runs.news(now, &mut self.rng, alloc, &task, inv, news);
+                } else if is_end(Some(&news)) {
+                    self.out.push_back(Effect::Forget { alloc, task, inv });
+                }
                 self.settle(now, None);
             }
             Event::Removed(alloc) => log::debug!("alloc {alloc}: folder removed"),
@@ -660,6 +666,14 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Number of the signal nobody survives.
+const SIGKILL: i32 = 9;
+
+/// True for news after which nothing of an invocation is left but its folder.
+fn is_end(news: Option<&News>) -> bool {
+    matches!(news, None | Some(News::Exited { .. } | News::LaunchFailed { .. } | News::Lost))
 }
 
 /// Seeds a second generator from the first.

@@ -17,7 +17,7 @@ impl Core {
     /// Removes what is too much. True when rows were put.
     pub(super) fn collect(&mut self, now: Now) -> Result<bool, StoreError> {
         let mut has_put = false;
-        let keep_n = self.setting.config.gc_max_allocs().min(self.setting.budget.allocs_terminal_max.max(1));
+        let keep_n = self.setting.config.gc.allocs_max.unwrap_or(self.setting.budget.allocs_terminal_max);
         let mut doomed = self.runs.take_collect();
         while self.ended.len() > keep_n {
             doomed.extend(self.ended.pop_front());

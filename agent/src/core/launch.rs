@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use dunlin_runtime::driver::{File, Launch};
+use dunlin_runtime::driver::{Launch, RenderedFile};
 use dunlin_runtime::env::{self, DirView, Dirs};
 use dunlin_runtime::id::{AllocId, Inv};
 use dunlin_runtime::spec::{AllocSpec, Program, TaskSpec};
@@ -87,13 +87,15 @@ fn make(spec: &AllocSpec, task: &TaskSpec, setting: &Setting, job_version: u64, 
         resources: task.resources,
         logs: task.logs,
         kill: task.kill,
-        window,
+        restart_n: window.count,
+        interval_started: window.start,
         files,
+        note: Vec::new(),
     })
 }
 
 /// Templates in the order of the job: each may read what the ones before put into the environment.
-fn render(task: &TaskSpec, env: &mut env::Env) -> Result<Vec<File>, String> {
+fn render(task: &TaskSpec, env: &mut env::Env) -> Result<Vec<RenderedFile>, String> {
     let mut files = Vec::new();
     for source in &task.templates {
         let failed = |why: String| format!("failed to render template {}: {why}", source.destination);
@@ -102,7 +104,7 @@ fn render(task: &TaskSpec, env: &mut env::Env) -> Result<Vec<File>, String> {
         if source.is_env {
             env.extend(template::env_file::parse(&text).map_err(|why| failed(why.to_string()))?);
         }
-        files.push(File { path: env.interpolate_host(&source.destination), bytes: text.into_bytes(), mode: source.mode });
+        files.push(RenderedFile { path: env.interpolate_host(&source.destination).into(), bytes: text.into_bytes(), mode: source.mode });
     }
     Ok(files)
 }

@@ -27,12 +27,13 @@ use dunlin_runtime::cgroup::Tree;
 use dunlin_runtime::driver::Host;
 use dunlin_runtime::id::{AllocId, NodeId};
 use dunlin_runtime::proc::signal;
-use dunlin_runtime::shim;
+use dunlin_runtime::shim::{self, Fate};
+use dunlin_runtime::task::machine::News;
 use nix::fcntl::{Flock, FlockArg};
 use smol::Timer;
 use smol::future::FutureExt;
 
-use super::child::{Duty, ShimPids, Supervisors};
+use super::child::{self, Duty, ShimPids, Supervisors};
 use super::executor::Executor;
 use super::files::{FileWorker, Files};
 use super::h1::{Http, Limits};
@@ -192,14 +193,16 @@ async fn serve(
         alloc_root: config.alloc_dir.clone(),
         runtime_dir: runtime_dir.clone(),
         shim_exe: PathBuf::from("/proc/self/exe"),
-        cgroup: tree.clone(),
+        cgroup: Tree::clone(&tree),
         boot_id: facts.boot_id,
+        path: std::env::var_os("PATH").unwrap_or_default(),
         pids_max: budget.pids_max,
+        is_secrets_strict: true,
     });
 
     let backend = Arc::new(open_store(&config.data_dir, &budget)?);
     let store = Store::open(backend.clone()).map_err(|why| Refused::new("store", why))?;
-    let (found, duties) = find(&runtime_dir, facts.boot_id)?;
+    let (found, duties) = find(&host)?;
 
     let server_slot: Rc<Late<Shell>> = Rc::default();
     let worker = FileWorker::default();
@@ -212,7 +215,7 @@ async fn serve(
             }
         })
     };
-    let supervisors = Supervisors::new(exec.clone(), runtime_dir, told, pids.clone());
+    let supervisors = Supervisors::new(exec.clone(), runtime_dir, tree.clone(), told, pids.clone());
     let (tell_store, told_store) = smol::channel::unbounded();
     let store_thread = StoreThread::start(Writer::new(backend), tell_store).map_err(|why| Refused::new("store thread", why))?;
     let (tell_exit, told_exit) = smol::channel::bounded(1);
@@ -239,14 +242,13 @@ async fn serve(
 
     exec.spawn(follow_store(shell.clone(), told_store)).detach();
     exec.spawn(follow_timer(shell.clone())).detach();
-    shell.perform();
     for duty in duties {
         shell.attend(duty);
     }
+    shell.perform();
 
     let outside = Outside { clock: Rc::new(KernelClock), rows: Rc::new(CoreRows(shell.clone())), files };
-    let mut limits = Limits::new(&budget);
-    limits.headers = config.http.headers.clone();
+    let limits = Limits::new(&budget);
     let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside));
     for (listener, _) in bound {
         server.serve_tcp(listener).map_err(|why| Refused::new("http", why))?;
@@ -307,18 +309,48 @@ fn open_store(data_dir: &Path, budget: &Budget) -> Result<Backend, Refused> {
     Backend::file(&path, budget.store_cache_bytes).map_err(|why| Refused::new(&path.display().to_string(), why))
 }
 
+/// Time a supervisor found between two steps of its start has to get on.
+const BORN_MS_MAX: u64 = 2_000;
+
 /// Supervisors of an earlier life of the agent: what the core is told, and whom the shell attends.
-fn find(runtime_dir: &Path, boot_id: [u8; 16]) -> Result<(Vec<Found>, Vec<Duty>), Refused> {
-    let scanned = shim::scan(runtime_dir, boot_id).map_err(|why| Refused::new(&runtime_dir.display().to_string(), why))?;
+fn find(host: &Host) -> Result<(Vec<Found>, Vec<Duty>), Refused> {
+    let failed = |why: io::Error| Refused::new(&host.runtime_dir.display().to_string(), why);
     let mut found = Vec::new();
     let mut duties = Vec::new();
-    for one in scanned {
-        let news = one.news();
-        if one.is_alive {
-            let is_running_told = !news.is_empty();
-            duties.push(Duty { alloc: one.alloc, task: one.task.clone(), inv: one.inv, is_running_told });
+    for mut one in shim::scan(&host.runtime_dir, host.boot_id).map_err(failed)? {
+        let Some((alloc, task)) = one.task.take() else {
+            log::warn!("runtime folder {} cannot be read and is left alone", one.inv);
+            continue;
+        };
+        // It runs on its own: a moment later it has either begun or given up.
+        for _ in 0..BORN_MS_MAX / 10 {
+            if one.is_newer || !one.is_alive || one.slot.as_ref().is_some_and(|slot| slot.phase.has_ended() || child::has_run(slot)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10)); // sleep: nothing else runs yet
+            one.slot = shim::slot(&host.runtime_dir, one.inv).map_err(failed)?;
         }
-        found.push(Found { inv: one.inv, alloc: one.alloc, task: one.task, window: one.slot.as_ref().map(shim::window_of), news, is_alive: one.is_alive });
+        let news = match (one.fate(), &one.slot) {
+            (Fate::Leave, _) => vec![News::Running { started_at: KernelClock.now().wall, pid: 0 }],
+            (Fate::Adopt, Some(slot)) if child::has_run(slot) => vec![child::running(slot)],
+            (Fate::Adopt, _) => Vec::new(),
+            (Fate::Consume, Some(slot)) => child::end(slot).into_iter().collect(),
+            (Fate::Orphan, Some(slot)) => {
+                for _ in 0..50 {
+                    let left_n = shim::kill_orphan(&host.cgroup, slot, alloc, &task).map_err(failed)?;
+                    if left_n == 0 {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(20)); // sleep: nothing else runs yet
+                }
+                if child::has_run(slot) { vec![child::running(slot), News::Lost] } else { Vec::new() }
+            }
+            (Fate::Consume | Fate::Orphan, None) => Vec::new(),
+        };
+        if one.is_alive {
+            duties.push(Duty { alloc, task: task.clone(), inv: one.inv, is_running_told: !news.is_empty() });
+        }
+        found.push(Found { inv: one.inv, alloc, task, window: one.slot.as_ref().map(child::window), news });
     }
     Ok((found, duties))
 }

@@ -1,25 +1,26 @@
-//! Supervisors (shims) of running tasks: finds the socket, adopts, passes asks on, and turns their slots into news.
+//! Supervisors (shims) of running tasks: adopts them, passes asks on, and turns their slots into news.
 //!
 //! One async task per invocation. The way to a supervisor started a moment ago is the way to one found after a restart
 //! (`spec/runtime.md` D3): its runtime folder.
 //! Invariant: each attended invocation gives exactly one end: `Exited`, `LaunchFailed` or `Lost`; none before its processes are gone.
-//! Bounds: [`CONNECT_MS_MAX`] for the socket to appear; asks queue at most [`ASKS_MAX`], a further one is dropped and logged.
+//! Bounds: [`CONNECT_MS_MAX`] for a supervisor to answer; asks queue at most [`ASKS_MAX`], a further one is dropped and logged.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dunlin_runtime::cgroup::Tree;
 use dunlin_runtime::id::{AllocId, Inv};
-use dunlin_runtime::shim;
 use dunlin_runtime::shim::record::{Phase, Slot};
 use dunlin_runtime::shim::wire::{Answer, DATAGRAM_BYTES_MAX, Op as Ask, Scope, VERSION};
+use dunlin_runtime::shim::{self, Attached};
 use dunlin_runtime::task::machine::News;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use dunlin_runtime::task::restart::Window;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::{Async, Timer};
@@ -27,10 +28,14 @@ use smol::{Async, Timer};
 use super::executor::Executor;
 use crate::core::Op;
 
-/// Time a supervisor has to open its socket.
+/// Time a supervisor has to answer.
 const CONNECT_MS_MAX: u64 = 10_000;
+/// Pause between two looks at a supervisor that is between two steps of its start or its end.
+const LOOK_MS: u64 = 20;
 /// Asks waiting for one supervisor.
 const ASKS_MAX: usize = 16;
+/// Rounds of killing what a lost supervisor left; each finds what the one before has orphaned.
+const KILL_ROUNDS_MAX: u32 = 50;
 
 /// Who is told of a supervisor's news.
 pub type Told = Rc<dyn Fn(AllocId, &str, Inv, News)>;
@@ -61,6 +66,7 @@ impl ShimPids {
 pub struct Supervisors {
     exec: Executor,
     runtime_dir: PathBuf,
+    tree: Arc<Tree>,
     told: Told,
     asks: Rc<RefCell<BTreeMap<Inv, Sender<Ask>>>>,
     pids: ShimPids,
@@ -82,8 +88,8 @@ pub struct Duty {
 impl Supervisors {
     /// None yet. `runtime_dir` holds a folder per invocation.
     #[must_use]
-    pub fn new(exec: Executor, runtime_dir: PathBuf, told: Told, pids: ShimPids) -> Self {
-        Self { exec, runtime_dir, told, asks: Rc::default(), pids }
+    pub fn new(exec: Executor, runtime_dir: PathBuf, tree: Arc<Tree>, told: Told, pids: ShimPids) -> Self {
+        Self { exec, runtime_dir, tree, told, asks: Rc::default(), pids }
     }
 
     /// Attends one invocation until its end.
@@ -94,16 +100,14 @@ impl Supervisors {
         let this = self.clone();
         self.exec
             .spawn(async move {
-                let dir = shim::folder(&this.runtime_dir, inv);
-                let mut told = Telling { told: &this.told, duty: &duty, pids: &this.pids, has_run: duty.is_running_told, has_ended: false };
-                let end = attend(&dir, &asks, &mut told).await;
-                this.asks.borrow_mut().remove(&inv);
-                this.pids.set(&duty, None);
-                if let Err(why) = end {
+                let mut told = Telling { this: &this, duty: &duty, has_run: duty.is_running_told, has_ended: false };
+                if let Err(why) = attend(&this, &asks, &mut told).await {
                     log::warn!("alloc {} task {}: supervisor lost: {why}", duty.alloc, duty.task);
                 }
+                this.asks.borrow_mut().remove(&inv);
+                this.pids.set(&duty, None);
                 if !told.has_ended {
-                    told.finish(&dir);
+                    told.finish().await;
                 }
             })
             .detach();
@@ -125,57 +129,98 @@ impl Supervisors {
 
 /// What of an invocation has been told.
 struct Telling<'a> {
-    told: &'a Told,
+    this: &'a Supervisors,
     duty: &'a Duty,
-    pids: &'a ShimPids,
     has_run: bool,
     has_ended: bool,
 }
 
 impl Telling<'_> {
     fn tell(&self, news: News) {
-        (self.told)(self.duty.alloc, &self.duty.task, self.duty.inv, news);
+        (self.this.told)(self.duty.alloc, &self.duty.task, self.duty.inv, news);
     }
 
-    /// A slot, as it is now. True when it is the last.
-    fn slot(&mut self, slot: &Slot) -> bool {
-        if matches!(slot.phase, Phase::Running | Phase::Stopping | Phase::Exited | Phase::Done | Phase::Stuck) && !self.has_run {
+    /// A slot, as it is now; `is_last` when its supervisor is gone. True when the end was told.
+    fn slot(&mut self, slot: &Slot, is_last: bool) -> bool {
+        if has_run(slot) && !self.has_run {
             self.has_run = true;
-            self.pids.set(self.duty, Some(slot.shim_pid));
-            self.tell(News::Running { started_at: slot.started.wall, pid: slot.task_pid });
+            self.this.pids.set(self.duty, Some(slot.shim_pid));
+            self.tell(running(slot));
         }
         if slot.phase == Phase::Stuck {
             log::error!("alloc {} task {}: process {} was killed and is not gone", self.duty.alloc, self.duty.task, slot.task_pid);
         }
-        if let Some(news) = shim::end_of(slot) {
+        // While its supervisor lives an end is told only when all output is written and all processes are gone.
+        let is_over = is_last || matches!(slot.phase, Phase::Done | Phase::ExecFailed);
+        if let Some(news) = end(slot).filter(|_| is_over && !self.has_ended) {
             self.has_ended = true;
             self.tell(news);
         }
         self.has_ended
     }
 
-    /// The supervisor is gone: its record tells how it ended, or nobody knows.
-    fn finish(&mut self, dir: &Path) {
-        match shim::read_slot(dir) {
-            Some(slot) if self.slot(&slot) => {}
-            slot => {
-                // What is left of the task must not run on unseen.
-                if let Err(why) = shim::kill_orphan(dir, slot.as_ref()) {
-                    log::error!("alloc {} task {}: leftovers could not be ended: {why}", self.duty.alloc, self.duty.task);
-                }
-                self.has_ended = true;
-                self.tell(match (self.has_run, slot) {
-                    (false, None) => News::LaunchFailed { error: "failed to launch command: the supervisor did not start".to_owned(), is_recoverable: true },
-                    _ => News::Lost,
-                });
+    /// The supervisor is gone: its record tells how the task ended, or nobody knows.
+    async fn finish(&mut self) {
+        let slot = shim::slot(&self.this.runtime_dir, self.duty.inv).ok().flatten();
+        if slot.as_ref().is_some_and(|slot| self.slot(slot, true)) {
+            return;
+        }
+        if let Some(slot) = &slot {
+            // What is left of the task must not run on unseen.
+            for _ in 0..KILL_ROUNDS_MAX {
+                match shim::kill_orphan(&self.this.tree, slot, self.duty.alloc, &self.duty.task) {
+                    Ok(0) => break,
+                    Ok(_) => Timer::after(Duration::from_millis(LOOK_MS)).await,
+                    Err(why) => {
+                        log::error!("alloc {} task {}: leftovers could not be ended: {why}", self.duty.alloc, self.duty.task);
+                        break;
+                    }
+                };
             }
         }
+        self.has_ended = true;
+        let error = "failed to launch command: the supervisor was lost before the task began".to_owned();
+        self.tell(if self.has_run { News::Lost } else { News::LaunchFailed { error, is_recoverable: true } });
     }
 }
 
-async fn attend(dir: &Path, asks: &Receiver<Ask>, told: &mut Telling<'_>) -> io::Result<()> {
-    let Some(socket) = connect(dir).await? else {
-        // It ended before it had a socket: the record says how.
+/// True when the task's program was executed.
+#[must_use]
+pub fn has_run(slot: &Slot) -> bool {
+    matches!(slot.phase, Phase::Running | Phase::Stopping | Phase::Exited | Phase::Done | Phase::Stuck)
+}
+
+/// The news that a task runs.
+#[must_use]
+pub fn running(slot: &Slot) -> News {
+    News::Running { started_at: slot.started.wall, pid: slot.task_pid }
+}
+
+/// How it ended, if it has.
+#[must_use]
+pub fn end(slot: &Slot) -> Option<News> {
+    if let Some(error) = slot.exec_error() {
+        return Some(News::LaunchFailed { error, is_recoverable: false });
+    }
+    slot.ended().map(|ended| News::Exited {
+        code: ended.exit_code,
+        signal: ended.signal,
+        oom_killed: ended.is_oom_killed,
+        message: if ended.is_oom_killed { "OOM Killed".to_owned() } else { String::new() },
+        started_at: slot.started.wall,
+        finished_at: slot.exited.wall,
+    })
+}
+
+/// Where the restart policy stood when the invocation was started.
+#[must_use]
+pub fn window(slot: &Slot) -> Window {
+    Window { count: slot.restart_n, start: slot.interval_started }
+}
+
+async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>) -> io::Result<()> {
+    let Some(socket) = connect(this, told.duty.inv).await? else {
+        // It ended before anybody came: the record says how.
         return Ok(());
     };
     send(&socket, Ask::Hello { version: VERSION }).await?;
@@ -195,8 +240,8 @@ async fn attend(dir: &Path, asks: &Receiver<Ask>, told: &mut Telling<'_>) -> io:
         };
         match said.or(asked).await? {
             Next::Said(0) => return Ok(()),
-            Next::Said(n) => match Answer::decode(&buf[..n]) {
-                Ok(Answer::State { slot, .. } | Answer::Event(slot)) if told.slot(&slot) => return Ok(()),
+            Next::Said(n) => match Answer::decode(buf.get(..n).unwrap_or_default()) {
+                Ok(Answer::State { slot, .. } | Answer::Event(slot)) if told.slot(&slot, false) => return Ok(()),
                 Ok(Answer::Err { errno }) => log::warn!("task {}: supervisor refused: {}", told.duty.task, io::Error::from_raw_os_error(errno)),
                 Ok(_) => {}
                 Err(why) => log::warn!("task {}: supervisor said something unknown: {why:?}", told.duty.task),
@@ -206,32 +251,18 @@ async fn attend(dir: &Path, asks: &Receiver<Ask>, told: &mut Telling<'_>) -> io:
     }
 }
 
-/// The supervisor's socket, once it is there; `None` = the supervisor has already ended.
-async fn connect(dir: &Path) -> io::Result<Option<Async<OwnedFd>>> {
-    let notify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    // The watch is set before the first look, so nothing can happen in between unseen.
-    notify.add_watch(dir, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE_SELF)?;
-    let notify = Async::new_nonblocking(notify)?;
-    let deadline = async {
-        Timer::after(Duration::from_millis(CONNECT_MS_MAX)).await;
-        Err(io::Error::new(io::ErrorKind::TimedOut, "no socket in time"))
-    };
-    let appears = async {
-        loop {
-            match shim::connect(dir) {
-                Ok(socket) => return Ok(Some(Async::new_nonblocking(socket)?)),
-                Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
-                Err(why) => return Err(why),
-            }
-            if shim::read_slot(dir).is_some_and(|slot| shim::end_of(&slot).is_some()) {
-                return Ok(None);
-            }
-            notify.readable().await?;
-            // What happened is looked at anew above; the events themselves say nothing more.
-            let _ = notify.get_ref().read_events();
+/// The supervisor's socket; `None` = the supervisor has already ended.
+async fn connect(this: &Supervisors, inv: Inv) -> io::Result<Option<Async<OwnedFd>>> {
+    for _ in 0..CONNECT_MS_MAX / LOOK_MS {
+        match shim::attach(&this.runtime_dir, inv) {
+            Ok(Attached::Live(socket)) => return Ok(Some(Async::new_nonblocking(socket)?)),
+            Ok(Attached::Gone(_)) => return Ok(None),
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+            Err(why) => return Err(why),
         }
-    };
-    appears.or(deadline).await
+        Timer::after(Duration::from_millis(LOOK_MS)).await;
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
 }
 
 async fn send(socket: &Async<OwnedFd>, ask: Ask) -> io::Result<()> {

@@ -2,10 +2,18 @@
 //!
 //! Shape: outside world <-> `core::Event` / `core::Effect`. Everything runs on one [`executor::Executor`] (decision 3).
 
+pub mod agent;
+pub mod child;
 pub mod client;
 pub mod executor;
+pub mod files;
 pub mod h1;
+pub mod identity;
+pub mod listening;
 pub mod net;
+pub mod perform;
 pub mod pump;
+pub mod sample;
 pub mod signals;
+pub mod store_thread;
 pub mod timer;

@@ -4,7 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -134,7 +134,6 @@ impl Shell {
                 Effect::Launch(launch) => self.launch(*launch),
                 Effect::Supervise { inv, op } => self.supervisors.tell(inv, op),
                 Effect::Forget { alloc, task, inv } => self.forget(alloc, task, inv),
-                Effect::Abandon(inv) => self.abandon(inv),
                 Effect::Remove(alloc) => self.remove(alloc),
                 Effect::WakeAt(due) => {
                     if let Err(why) = self.timer.arm(due) {
@@ -199,29 +198,17 @@ impl Shell {
                     }
                     Timer::after(Duration::from_secs(REMOVE_RETRY_S[n.min(REMOVE_RETRY_S.len() - 1)])).await;
                 }
-                let runtime_dir = this.host.runtime_dir.clone();
-                this.unlink(runtime_dir, inv).await;
-            })
-            .detach();
-    }
-
-    async fn unlink(&self, runtime_dir: PathBuf, inv: Inv) {
-        if let Err(why) = self.worker.run(move || shim::remove(&runtime_dir, inv)).await {
-            log::warn!("runtime folder {inv}: {why}");
-        }
-    }
-
-    fn abandon(self: &Rc<Self>, inv: Inv) {
-        log::warn!("invocation {inv} belongs to no allocation: it is ended");
-        let this = self.clone();
-        self.exec
-            .spawn(async move {
-                let runtime_dir = this.host.runtime_dir.clone();
-                let dir = shim::folder(&runtime_dir, inv);
-                if let Err(why) = this.worker.run(move || shim::kill_orphan(&dir, shim::read_slot(&dir).as_ref())).await {
-                    log::error!("invocation {inv}: {why}");
+                // A supervisor that has said its last word lets go of its folder a moment later.
+                for n in 0..REMOVE_RETRY_S.len() {
+                    let runtime_dir = this.host.runtime_dir.clone();
+                    match this.worker.run(move || shim::remove(&runtime_dir, inv, None)).await {
+                        Ok(()) => return,
+                        Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(why) => return log::warn!("runtime folder {inv}: {why}"),
+                    }
+                    Timer::after(Duration::from_secs(REMOVE_RETRY_S[n])).await;
                 }
-                this.unlink(runtime_dir, inv).await;
+                log::warn!("runtime folder {inv}: its supervisor does not end");
             })
             .detach();
     }
@@ -236,8 +223,7 @@ impl Shell {
         self.exec
             .spawn(async move {
                 let root = this.host.alloc_root.clone();
-                // Slices: log reads of others come in between.
-                if let Err(why) = this.worker.run_slices(dir::remover(&root, alloc)).await {
+                if let Err(why) = this.worker.run(move || dir::remove(&root, alloc)).await {
                     log::warn!("alloc {alloc}: folder could not be removed: {why}");
                 }
                 this.feed(Event::Removed(alloc));
@@ -266,6 +252,14 @@ impl Shell {
         });
         self.streams.borrow_mut().insert(n, (alloc, recall));
         Answer { reply, lease: Some(lease) }
+    }
+
+    /// Waits for the core's timer.
+    ///
+    /// # Errors
+    /// When the timer cannot be read.
+    pub async fn timer_fired(&self) -> io::Result<()> {
+        self.timer.fired().await
     }
 
     /// Ends the store thread; everything handed to it is durable afterwards.
