@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode as FileMode, OFlags, openat};
 
 use crate::id::AllocId;
-use crate::proc::usage::parse_u64;
+use crate::proc::usage::for_each_pid;
 use crate::spec::Resources;
 
 /// Which kind of tree this machine has (attribute `os.cgroups.version`: [`Mode::version`]).
@@ -434,31 +434,8 @@ pub(crate) fn write_at(dir: BorrowedFd<'_>, file: &str, value: &[u8]) -> io::Res
 }
 
 /// Calls `f` with each process of an open folder. Never allocates.
-pub(crate) fn for_each_member(dir: BorrowedFd<'_>, mut f: impl FnMut(u32)) -> io::Result<()> {
-    let fd = openat(dir, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())?;
-    let mut buffer = [0; 1024];
-    let mut kept = 0;
-    loop {
-        let n = match buffer.get_mut(kept..) {
-            Some(room) if !room.is_empty() => rustix::io::read(&fd, room)?,
-            _ => return Err(io::ErrorKind::InvalidData.into()),
-        };
-        let text = buffer.get(..kept + n).unwrap_or(&[]);
-        // The last line may be cut by the end of the buffer: it is kept for the next round.
-        let whole = if n == 0 { text.len() } else { text.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1) };
-        for line in text.get(..whole).unwrap_or(&[]).split(|&byte| byte == b'\n') {
-            // 0 stands for a process of another pid namespace.
-            if let Some(pid) = parse_u64(line).and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid > 0) {
-                f(pid);
-            }
-        }
-        let len = text.len();
-        if n == 0 {
-            return Ok(());
-        }
-        buffer.copy_within(whole..len, 0);
-        kept = len - whole;
-    }
+pub(crate) fn for_each_member(dir: BorrowedFd<'_>, f: impl FnMut(u32)) -> io::Result<()> {
+    for_each_pid(openat(dir, "cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty())?, f)
 }
 
 /// SIGKILLs each process of an open folder; gives back how many there were.

@@ -170,10 +170,11 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The word for a number in the slot. 2 to 5 and 9 belong to drivers with isolation.
+    /// The word for a number in the slot. 0: there was no process to give; 2 to 5 and 9 belong to drivers with isolation.
     #[must_use]
     pub fn name(number: u8) -> &'static str {
         match number {
+            0 => "fork",
             1 => "cgroup",
             2 => "rlimit",
             3 => "unshare",

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::os::fd::AsFd;
 
 use nix::unistd::{SysconfVar, sysconf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -94,6 +95,60 @@ fn read_proc<'a>(pid: u32, file: &str, buffer: &'a mut [u8]) -> io::Result<&'a [
         }
     }
     Ok(buffer.get(..len).unwrap_or(&[]))
+}
+
+/// Calls `f` with each piece of a file between bytes for which `is_separator` holds. Reads from the beginning, never allocates, holds
+/// no more than 1 KiB; a longer piece is an error.
+///
+/// # Errors
+/// The file cannot be read, or has a longer piece.
+pub fn for_each_piece(fd: impl AsFd, is_separator: impl Fn(&u8) -> bool, mut f: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = [0; 1024];
+    let (mut kept, mut at) = (0, 0);
+    loop {
+        let n = match buffer.get_mut(kept..) {
+            Some(room) if !room.is_empty() => rustix::io::pread(&fd, room, at)?,
+            _ => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        at += u64::try_from(n).unwrap_or(u64::MAX);
+        let len = kept + n;
+        let text = buffer.get(..len).unwrap_or(&[]);
+        // The last piece may be cut by the end of the buffer: it is kept for the next round.
+        let whole = if n == 0 { len } else { text.iter().rposition(&is_separator).map_or(0, |last| last + 1) };
+        for piece in text.get(..whole).unwrap_or(&[]).split(&is_separator).filter(|piece| !piece.is_empty()) {
+            f(piece);
+        }
+        if n == 0 {
+            return Ok(());
+        }
+        buffer.copy_within(whole..len, 0);
+        kept = len - whole;
+    }
+}
+
+/// Calls `f` with each pid of a list of numbers (`cgroup.procs`, `children`). 0 stands for a process of another pid namespace.
+///
+/// # Errors
+/// As [`for_each_piece`].
+pub fn for_each_pid(fd: impl AsFd, mut f: impl FnMut(u32)) -> io::Result<()> {
+    for_each_piece(fd, u8::is_ascii_whitespace, |piece| {
+        if let Some(pid) = parse_u64(piece).and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid > 0) {
+            f(pid);
+        }
+    })
+}
+
+/// The number after `key ` in an open file of `key value` lines. Never allocates.
+#[must_use]
+pub fn counter(fd: impl AsFd, key: &[u8]) -> Option<u64> {
+    let mut found = None;
+    for_each_piece(fd, |&byte| byte == b'\n', |line| {
+        if let Some(value) = line.strip_prefix(key).and_then(|rest| rest.strip_prefix(b" ")) {
+            found = parse_u64(value);
+        }
+    })
+    .ok()?;
+    found
 }
 
 /// What one process, or several together, use.

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | Ready | Forked | Forked: save, tell, open the gate |
 //! | Forked | Executed | Running |
-//! | Forked, Stopping | ExecFailed | ExecFailed: save, tell, reap, leave |
+//! | Ready, Forked, Stopping | ExecFailed | ExecFailed: save, tell, reap, leave |
 //! | Forked, Running | Stop | Stopping: save, tell, signal; SIGKILL when due |
 //! | Stopping | Due | SIGKILL everything; Stuck after 15 s more |
 //! | any but ended | Exited | Exited: save, tell, reap; output is drained until its end or 2 s |
@@ -73,7 +73,7 @@ pub enum Fact {
     },
     /// The child has been executed.
     Executed,
-    /// A step before execution failed; the child is ending.
+    /// A step before execution failed; the child is ending, or there is none.
     ExecFailed {
         /// The step.
         stage: u8,
@@ -211,7 +211,7 @@ impl Machine {
                 let phase = if self.slot.phase == Phase::Forked { Phase::Running } else { self.slot.phase };
                 self.enter(phase);
             }
-            Fact::ExecFailed { stage, errno } if matches!(self.slot.phase, Phase::Forked | Phase::Stopping) => {
+            Fact::ExecFailed { stage, errno } if matches!(self.slot.phase, Phase::Ready | Phase::Forked | Phase::Stopping) => {
                 self.slot.exit_kind = ExitKind::Exec;
                 self.slot.stage = stage;
                 self.slot.code = errno;
@@ -520,6 +520,12 @@ mod tests {
         );
         let slot = machine.slot();
         assert_eq!((slot.phase, slot.exit_kind, slot.stage, slot.code), (Phase::ExecFailed, ExitKind::Exec, 12, 2));
+    }
+
+    #[test]
+    fn no_process_to_fork() {
+        let machine = check(OomRule::Own, &[(0, Fact::ExecFailed { stage: 0, errno: 11 }, &[Save, Tell, Reap, Leave])]);
+        assert_eq!(machine.slot().exec_error().as_deref(), Some("failed to launch command: fork: Try again"));
     }
 
     #[test]
