@@ -21,7 +21,7 @@ const HOUR: i64 = 60 * MINUTE;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ctx<'a> {
     /// The agent's region.
-    pub agent_region: &'a str,
+    pub region: &'a str,
     /// `?region=`.
     pub query_region: &'a str,
     /// `Region` of the request's envelope.
@@ -35,7 +35,7 @@ pub struct Ctx<'a> {
 /// The whole of it, in place.
 pub fn canonicalize(job: &mut Job, ctx: &Ctx<'_>) {
     let region = first_given(&[ctx.body_region, ctx.query_region, &job.region]);
-    job.region = if matches!(region.as_str(), "" | "global") { ctx.agent_region.to_owned() } else { region };
+    job.region = if matches!(region.as_str(), "" | "global") { ctx.region.to_owned() } else { region };
     job.namespace = first_given(&[ctx.query_namespace, ctx.body_namespace, &job.namespace, "default"]);
     job.node_pool = first_given(&[&job.node_pool, "default"]);
     job.consul_token.clear();

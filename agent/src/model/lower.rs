@@ -104,12 +104,13 @@ fn lower_task(task: &Task, kind: JobKind, rules: NodeRules) -> TaskSpec {
 
 /// The number of a kill signal; empty = SIGINT; `None` = unknown.
 pub(crate) fn kill_signal(name: &str) -> Option<i32> {
-    if name.is_empty() { Some(KillPolicy::default().signal) } else { signal::parse(name) }
+    if name.is_empty() { Some(KillPolicy::default().signal) } else { signal::number(name) }
 }
 
 /// The text of an unknown signal name.
 pub(crate) fn unknown_signal(what: &str, name: &str) -> String {
-    format!("unknown {what} {}; use a name like SIGTERM, SIGHUP or SIGUSR1", quote(name))
+    let known: Vec<&str> = signal::names().collect();
+    format!("unknown {what} {}; known: {}", quote(name), known.join(", "))
 }
 
 /// Nanoseconds to milliseconds, rounded up; negative = 0.
@@ -238,7 +239,7 @@ mod tests {
 
     fn job(text: &str) -> Job {
         let mut job = Job::from_json(text.as_bytes()).unwrap();
-        canonicalize(&mut job, &Ctx { agent_region: "global", ..Ctx::default() });
+        canonicalize(&mut job, &Ctx { region: "global", ..Ctx::default() });
         job
     }
 
@@ -316,7 +317,7 @@ mod tests {
         assert_eq!(kill(r#","KillTimeout":1"#).timeout_ms, 1);
         assert_eq!(kill(r#","KillTimeout":-1"#).timeout_ms, 0);
         let bad = task("service", r#","KillSignal":"SIGNONE""#);
-        assert_eq!(bad.program.unwrap_err(), "unknown kill signal \"SIGNONE\"; use a name like SIGTERM, SIGHUP or SIGUSR1");
+        assert!(bad.program.unwrap_err().starts_with("unknown kill signal \"SIGNONE\"; known: "));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! Bound: at most [`FAULTS_MAX`] texts per list, the rest are counted.
 //! Source: `spec/jobs.md` 4; upstream v1.3.1 nomad/structs/structs.go `Validate`, nomad/job_endpoint_hooks.go (behaviour only).
 
+mod constraint;
 mod group;
 mod service;
 mod task;
@@ -13,7 +14,7 @@ mod task;
 use core::fmt;
 use std::collections::BTreeMap;
 
-use crate::model::constraint::{check_affinities, check_constraints, check_spreads};
+use self::constraint::{check_affinities, check_constraints, check_spreads};
 use crate::model::job::{Job, JobKind, Parameterized, Periodic};
 use crate::wire::go_text::quote;
 
@@ -78,6 +79,18 @@ impl fmt::Display for Faults {
 pub struct Checks<'a> {
     /// Reads a template (source, left and right delimiter) and says what is wrong with it: `runtime::template::parse`.
     pub template: &'a dyn Fn(&str, &str, &str) -> Result<(), String>,
+}
+
+impl Checks<'_> {
+    /// The runtime's own parser.
+    #[must_use]
+    pub fn of_runtime() -> Self {
+        Self {
+            template: &|source, left, right| {
+                dunlin_runtime::template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string())
+            },
+        }
+    }
 }
 
 /// All faults of a canonical job.
@@ -240,7 +253,8 @@ fn check_parameterized(parameterized: &Parameterized) -> Faults {
     faults
 }
 
-/// `Warnings` of the answer to a registration or a validation; empty = none. `unknown_keys` as noted by `wire::json::decode_noting`.
+/// `Warnings` of the answer to a registration or a validation; empty = none.
+/// `unknown_keys`: as noted by `wire::json::decode_noting` for the envelope `{Job: ...}`; those outside of `Job` are let pass.
 /// `is_oversubscription_on`: the scheduler configuration's `MemoryOversubscriptionEnabled`.
 #[must_use]
 pub fn warnings(job: &Job, unknown_keys: &[String], is_oversubscription_on: bool) -> String {
@@ -267,8 +281,10 @@ pub fn warnings(job: &Job, unknown_keys: &[String], is_oversubscription_on: bool
     if prefers || group_prefers || tasks().any(|task| !task.affinities.is_empty()) {
         found.add("Affinities and spreads have no effect on a single node.");
     }
-    if !unknown_keys.is_empty() {
-        found.add(format!("These keys are not known to this agent and have no effect: {}", unknown_keys.join(", ")));
+    // The envelope around the job may carry what newer clients add for themselves.
+    let of_job: Vec<&str> = unknown_keys.iter().map(String::as_str).filter(|path| path.starts_with("Job.")).collect();
+    if !of_job.is_empty() {
+        found.add(format!("These keys are not known to this agent and have no effect: {}", of_job.join(", ")));
     }
     if found.is_empty() {
         return String::new();

@@ -10,7 +10,7 @@ struct Posted {
     job: Job,
 }
 
-const CTX: Ctx<'_> = Ctx { agent_region: "global", query_region: "", body_region: "", query_namespace: "", body_namespace: "" };
+const CTX: Ctx<'_> = Ctx { region: "global", query_region: "", body_region: "", query_namespace: "", body_namespace: "" };
 
 #[track_caller]
 fn canonical(text: &str) -> Job {
@@ -146,7 +146,7 @@ fn region_and_namespace_come_from_the_nearest_that_names_them() {
     // (query, body, job) -> result
     let region = |query, body, job: &str| {
         let mut job = Job { region: job.to_owned(), ..Job::default() };
-        canonicalize(&mut job, &Ctx { agent_region: "north", query_region: query, body_region: body, ..Ctx::default() });
+        canonicalize(&mut job, &Ctx { region: "north", query_region: query, body_region: body, ..Ctx::default() });
         job.region
     };
     assert_eq!(region("", "", ""), "north");

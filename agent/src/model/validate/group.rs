@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::constraint::{check_affinities, check_constraints, check_spreads};
 use super::{Checks, Faults, service, task};
-use crate::model::constraint::{check_affinities, check_constraints, check_spreads};
 use crate::model::job::{Job, MigrateStrategy, Port, ReschedulePolicy, RestartPolicy, TaskGroup, UpdateStrategy, VolumeRequest};
 use crate::wire::go_text::{duration, quote};
 

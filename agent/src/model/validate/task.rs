@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::constraint::{check_affinities, check_constraints};
 use super::{Checks, Faults, escapes, service};
-use crate::model::constraint::{check_affinities, check_constraints};
 use crate::model::job::{Artifact, LogConfig, Resources, Task, TaskGroup, Template};
 use crate::model::lower;
 use crate::wire::go_text::{duration, quote};

@@ -2,6 +2,7 @@ use serde::Deserialize;
 
 use super::*;
 use crate::model::canonical::{Ctx, canonicalize};
+use crate::model::lower;
 use crate::wire::json;
 
 #[derive(Default, Deserialize)]
@@ -18,7 +19,7 @@ fn template(source: &str, left: &str, right: &str) -> Result<(), String> {
 #[track_caller]
 fn canonical(text: &str) -> Job {
     let mut job = json::decode::<Posted>(text.as_bytes(), 64).unwrap().job;
-    canonicalize(&mut job, &Ctx { agent_region: "global", ..Ctx::default() });
+    canonicalize(&mut job, &Ctx { region: "global", ..Ctx::default() });
     job
 }
 
@@ -87,6 +88,7 @@ fn good_jobs_have_no_faults() {
     ] {
         assert!(faults(good).is_empty(), "{}", faults(good));
         assert_eq!(warnings(&canonical(good), &[], false), "");
+        assert_eq!(validate(&canonical(good), &Checks::of_runtime()), Ok(()));
     }
     for job_type in ["service", "batch", "system"] {
         job(job_type, "", &[]);
@@ -409,7 +411,7 @@ fn tasks() {
     assert_eq!(named(""), "Missing task name");
     task(r#","Driver":"""#, &["Missing task driver"]);
     task(r#","KillTimeout":-1,"ShutdownDelay":-1"#, &["KillTimeout must be a positive value", "ShutdownDelay must be a positive value"]);
-    task(r#","KillSignal":"SIGNONE""#, &["unknown kill signal \"SIGNONE\"; use a name like SIGTERM, SIGHUP or SIGUSR1"]);
+    task(r#","KillSignal":"SIGNONE""#, &[&lower::unknown_signal("kill signal", "SIGNONE")]);
     task(r#","RestartPolicy":{"Mode":"odd"}"#, &["Unsupported restart mode: \"odd\""]);
     task(
         r#","Config":{"command":"x","image":"y"}"#,
@@ -461,10 +463,7 @@ fn templates() {
             "Must specify positive splay value",
         ],
     );
-    one(
-        &format!(r#"{good},"ChangeMode":"signal","ChangeSignal":"sigx""#),
-        &["unknown change signal \"SIGX\"; use a name like SIGTERM, SIGHUP or SIGUSR1"],
-    );
+    one(&format!(r#"{good},"ChangeMode":"signal","ChangeSignal":"sigx""#), &[&lower::unknown_signal("change signal", "SIGX")]);
     one(&format!(r#"{good},"Perms":"rwx""#), &["Failed to parse \"rwx\" as octal: invalid syntax"]);
     one(&format!(r#"{good},"Perms":"+644""#), &["Failed to parse \"+644\" as octal: invalid syntax"]);
     one(&format!(r#"{good},"Perms":"10000""#), &["Failed to parse \"10000\" as octal: value out of range"]);
@@ -603,7 +602,7 @@ fn warnings_are_told_together() {
     let prefer = "Affinities and spreads have no effect on a single node.";
     let keys = "These keys are not known to this agent and have no effect: Job.TaskGroups[0].Disconnect";
     assert_eq!(
-        warnings(&job, &["Job.TaskGroups[0].Disconnect".to_owned()], false),
+        warnings(&job, &["Submission".to_owned(), "Job.TaskGroups[0].Disconnect".to_owned()], false),
         format!("4 warning(s):\n\n* Group \"g\" has warnings: {group}\n* {memory}\n* {prefer}\n* {keys}")
     );
     assert!(warnings(&job, &[], true).starts_with("2 warning(s):\n"));
@@ -625,5 +624,68 @@ fn paths_that_leave_the_allocation() {
         ("task", "../../../../../../../../x", true),
     ] {
         assert_eq!(escapes(prefix, path), want, "{prefix} {path}");
+    }
+}
+
+#[test]
+fn the_runtimes_parser_names_the_function_it_does_not_have() {
+    let job = canonical(&text("service", "", "", r#","Templates":[{"EmbeddedTmpl":"{{ key \"a\" }}","DestPath":"x"}]"#));
+    let faults = validate(&job, &Checks::of_runtime()).unwrap_err().to_string();
+    assert!(faults.contains("Template 1 validation failed: ") && faults.contains("key"), "{faults}");
+}
+
+/// Whatever is posted is answered: decoded or refused, then canonical, judged, shown and lowered without a panic.
+#[test]
+fn no_document_panics() {
+    let posted = include_str!("../../../../tests/fixtures/jobs/web.json");
+    let try_all = |bytes: &[u8]| {
+        let Ok(posted) = json::decode::<Posted>(bytes, 64) else { return false };
+        let mut job = posted.job;
+        canonicalize(&mut job, &Ctx::default());
+        let _ = (validate(&job, &Checks::of_runtime()), warnings(&job, &[], false), job.to_json());
+        for group in &job.task_groups {
+            assert!(lower::lower(&job, &group.name, lower::Placed::default(), lower::NodeRules::default()).is_some());
+        }
+        true
+    };
+    assert!(try_all(posted.as_bytes()));
+    let whole = posted.trim_end().len();
+    assert!((0..whole).all(|end| !try_all(&posted.as_bytes()[..end])));
+    let bytes = [0u8, b'"', b'\\', b'{', b'}', b'[', b']', b',', b'9', b'-', b'.', 0xff];
+    let mut taken_n = 0;
+    for i in 0..whole {
+        let mut changed = posted.as_bytes().to_vec();
+        changed[i] = bytes[i % bytes.len()];
+        taken_n += usize::from(try_all(&changed));
+    }
+    assert!(taken_n > 100, "{taken_n}");
+    // Every null becomes an extreme number where a number fits.
+    for extreme in [i64::MIN, -1, 0, 1, i64::MAX] {
+        let numbers = [
+            "Priority",
+            "Count",
+            "CPU",
+            "MemoryMB",
+            "MemoryMaxMB",
+            "DiskMB",
+            "IOPS",
+            "KillTimeout",
+            "ShutdownDelay",
+            "MBits",
+            "VaultGrace",
+        ];
+        let mut text = posted.replace("\"Splay\": 5000000000", &format!("\"Splay\": {extreme}"));
+        for key in numbers {
+            text = text.replace(&format!("\"{key}\": null"), &format!("\"{key}\": {extreme}"));
+        }
+        let policy = format!(
+            "{{\"Attempts\":{extreme},\"Interval\":{extreme},\"Delay\":{extreme},\"MaxDelay\":{extreme},\"DelayFunction\":\"fibonacci\"}}"
+        );
+        let update = format!("{{\"MaxParallel\":{extreme},\"Stagger\":{extreme},\"MinHealthyTime\":{extreme},\"Canary\":{extreme}}}");
+        let logs = format!("{{\"MaxFiles\":{extreme},\"MaxFileSizeMB\":{extreme}}}");
+        for (key, block) in [("RestartPolicy", &policy), ("ReschedulePolicy", &policy), ("Update", &update), ("LogConfig", &logs)] {
+            text = text.replace(&format!("\"{key}\": null"), &format!("\"{key}\": {block}"));
+        }
+        assert!(try_all(text.as_bytes()), "{extreme}");
     }
 }

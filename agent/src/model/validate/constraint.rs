@@ -7,19 +7,19 @@ use std::collections::BTreeSet;
 
 use regex_lite::Regex;
 
+use super::Faults;
 use crate::model::job::{Affinity, Constraint, Spread};
-use crate::model::validate::Faults;
 use crate::wire::go_text::quote;
 
 /// One entry per faulty constraint, numbered from 1.
-pub fn check_constraints(constraints: &[Constraint], faults: &mut Faults) {
+pub(super) fn check_constraints(constraints: &[Constraint], faults: &mut Faults) {
     for (i, constraint) in constraints.iter().enumerate() {
         faults.nest(&format!("Constraint {} validation failed: ", i + 1), check_constraint(constraint));
     }
 }
 
 /// As [`check_constraints`]; system jobs may have none.
-pub fn check_affinities(affinities: &[Affinity], is_system: bool, faults: &mut Faults) {
+pub(super) fn check_affinities(affinities: &[Affinity], is_system: bool, faults: &mut Faults) {
     if is_system && !affinities.is_empty() {
         faults.add("System jobs may not have an affinity stanza");
         return;
@@ -30,7 +30,7 @@ pub fn check_affinities(affinities: &[Affinity], is_system: bool, faults: &mut F
 }
 
 /// As [`check_constraints`]; system jobs may have none.
-pub fn check_spreads(spreads: &[Spread], is_system: bool, faults: &mut Faults) {
+pub(super) fn check_spreads(spreads: &[Spread], is_system: bool, faults: &mut Faults) {
     if is_system && !spreads.is_empty() {
         faults.add("System jobs may not have a spread stanza");
         return;
