@@ -84,6 +84,29 @@ pub struct TaskSpec {
     pub templates: Vec<Template>,
 }
 
+impl TaskSpec {
+    /// A task that cannot run, and why; everything else is the default.
+    #[must_use]
+    pub fn failed(name: &str, why: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            driver: DriverKind::default(),
+            program: Err(why),
+            user: String::new(),
+            env: BTreeMap::new(),
+            meta: BTreeMap::new(),
+            resources: Resources::default(),
+            restart: RestartPolicy::default(),
+            kill: KillPolicy::default(),
+            shutdown_delay_ms: 0,
+            logs: LogPolicy::default(),
+            role: Role::default(),
+            is_leader: false,
+            templates: Vec::new(),
+        }
+    }
+}
+
 /// The part of a task only its driver understands, already checked. Nothing is interpolated yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Program {

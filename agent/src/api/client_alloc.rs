@@ -60,7 +60,7 @@ fn send_signal(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let body: SignalBody = json::decode(ask.body, cx.budget.json_depth_max).map_err(|why| bad(&why.to_string()))?;
     let alloc = find(cx, ask)?;
     // A wrong name must not become a signal the user did not ask for (decision 34).
-    let number = signal::parse(&body.signal).ok_or_else(|| {
+    let number = signal::number(&body.signal).ok_or_else(|| {
         let known: Vec<&str> = signal::names().collect();
         ApiError::new(400, format!("invalid signal {}; known: {}", crate::wire::go_text::quote(&body.signal), known.join(", ")))
     })?;

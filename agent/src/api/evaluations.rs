@@ -90,5 +90,5 @@ fn allocations(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let job = cx.store.view().eval(id)?.map(|eval| eval.job).unwrap_or_default();
     let common = super::query::Common { namespace: "*".to_owned(), ..common };
     let show = move |_: &View<'_>, alloc: &Allocation, out: &mut Vec<u8>| show::alloc_stub(alloc, &node, true, false, out);
-    list::answer(cx, Source::job_allocs(&job), &common, index, Box::new(move |alloc| alloc.eval == id), Box::new(show))
+    list::answer(cx, Source::job_allocs(&job), &common, index, Box::new(move |alloc: &Allocation| alloc.eval == id), Box::new(show))
 }

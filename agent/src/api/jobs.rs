@@ -123,7 +123,7 @@ fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         return Err(ApiError::new(400, "Eval priority must be between 1 and 100 inclusively"));
     }
     let ctx = canonical::Ctx {
-        agent_region: &cx.config.region,
+        region: &cx.config.region,
         query_region: ask.query.text("region"),
         body_region: &region,
         query_namespace: ask.query.text("namespace"),
@@ -154,7 +154,7 @@ pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(String, String
     if job.id.is_empty() {
         return Err(ApiError::new(400, "Job ID hasn't been provided"));
     }
-    canonical::canonicalize(&mut job, &canonical::Ctx { agent_region: &cx.config.region, ..canonical::Ctx::default() });
+    canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region, ..canonical::Ctx::default() });
     let id = job.id.clone();
     let answer = submit(cx, job, &unknown, None, false, None)?;
     Ok((id, answer.warnings))
@@ -251,7 +251,7 @@ struct Validation {
 fn validate_only(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let (body, unknown): (RegisterBody, _) = decode(cx, ask.body)?;
     let mut job = body.job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
-    canonical::canonicalize(&mut job, &canonical::Ctx { agent_region: &cx.config.region, ..canonical::Ctx::default() });
+    canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region, ..canonical::Ctx::default() });
     let answer = match check(&job, &unknown) {
         Ok(warnings) => Validation { driver_config_validated: true, validation_errors: None, error: String::new(), warnings },
         Err(faults) => Validation {

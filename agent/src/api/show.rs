@@ -726,5 +726,5 @@ pub fn job_stub(view: &View<'_>, key: &JobKey, row: &JobRow, has_meta: bool, out
 /// RFC 3339 of a time that is always set.
 #[must_use]
 pub fn stamp(at: Wall) -> String {
-    crate::wire::go_text::rfc3339(at)
+    crate::wire::go_text::time(at.0)
 }

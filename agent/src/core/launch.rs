@@ -17,7 +17,7 @@ use super::Setting;
 use super::runs::Runs;
 use crate::model::alloc::Allocation;
 use crate::model::job::Job;
-use crate::model::lower::{self, Placed};
+use crate::model::lower::{self, NodeRules, Placed};
 use crate::store::StoreError;
 use crate::store::view::View;
 
@@ -27,14 +27,14 @@ pub fn spec(view: &View<'_>, alloc: &Allocation, setting: &Setting) -> Result<Al
     let version = view.job_version(&alloc.job, alloc.job_version)?;
     let job = version.and_then(|version| Job::from_json(version.spec.as_bytes()).ok());
     let placed = Placed { id: alloc.id, name: alloc.name(), index: alloc.index, ports: alloc.grant.ports.clone() };
-    let timeout_ms_max = u64::try_from(setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX);
-    let lowered = job.and_then(|job| lower::lower(&job, &alloc.group, placed, timeout_ms_max));
+    let rules = NodeRules {
+        kill_timeout_ms_max: u64::try_from(setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX),
+        is_oversubscription_on: true,
+    };
+    let lowered = job.and_then(|job| lower::lower(&job, &alloc.group, placed, rules));
     Ok(lowered.unwrap_or_else(|| {
-        let tasks = alloc.tasks.iter().map(|task| TaskSpec {
-            name: task.name.clone(),
-            program: Err(format!("version {} of job {} cannot be read from the store", alloc.job_version, alloc.job.id)),
-            ..TaskSpec::default()
-        });
+        let why = format!("version {} of job {} cannot be read from the store", alloc.job_version, alloc.job.id);
+        let tasks = alloc.tasks.iter().map(|task| TaskSpec::failed(&task.name, why.clone()));
         AllocSpec { id: alloc.id, name: alloc.name(), index: alloc.index, group: alloc.group.clone(), tasks: tasks.collect(), ..AllocSpec::default() }
     }))
 }

@@ -67,7 +67,7 @@ pub fn phase(phase: TaskPhase) -> &'static str {
 /// RFC 3339, or `null` when unset.
 #[must_use]
 pub fn time(at: Wall) -> Option<String> {
-    (!at.is_unset()).then(|| go_text::rfc3339(at))
+    (!at.is_unset()).then(|| go_text::time(at.0))
 }
 
 struct Events<'a>(&'a [TaskEvent]);

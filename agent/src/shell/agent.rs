@@ -23,7 +23,7 @@ use dunlin_hal::linux::entropy::KernelPool;
 use dunlin_hal::linux::facts::Machine;
 use dunlin_hal::linux::volume::Mounted;
 use dunlin_hal::volume::Volume;
-use dunlin_runtime::cgroup::Tree;
+use dunlin_runtime::cgroup::{Controller, Tree};
 use dunlin_runtime::driver::Host;
 use dunlin_runtime::id::{AllocId, NodeId};
 use dunlin_runtime::proc::signal;
@@ -280,7 +280,7 @@ async fn serve(
             log::warn!("not all tasks have ended");
         }
     }
-    server.stop();
+    drop(server);
     shell.close();
     Ok(())
 }
@@ -368,7 +368,7 @@ fn host_env(config: &Config) -> BTreeMap<String, String> {
 fn bind(config: &Config) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Refused> {
     let mut bound = Vec::new();
     for wanted in &config.http.tcp {
-        let listener = Server::bind_tcp(*wanted).map_err(|why| Refused::new(&format!("http {wanted}"), why))?;
+        let listener = std::net::TcpListener::bind(*wanted).map_err(|why| Refused::new(&format!("http {wanted}"), why))?;
         let addr = listener.local_addr().map_err(|why| Refused::new(&format!("http {wanted}"), why))?;
         bound.push((listener, addr));
     }
@@ -377,13 +377,13 @@ fn bind(config: &Config) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Ref
 
 fn node(config: &Config, facts: &Facts, board: &str, id: NodeId, tree: &Tree, http: Option<SocketAddr>) -> Node {
     let storage = Mounted::new("/").space(&config.alloc_dir).unwrap_or_default();
-    let controllers = tree.controllers();
+    let controllers: Vec<&str> = Controller::ALL.into_iter().filter(|controller| tree.has(*controller)).map(Controller::name).collect();
     let known: Vec<&str> = signal::names().collect();
     let found = fingerprint(&Inputs {
         facts,
         storage: &storage,
         board: if board == "generic-linux" { "" } else { board },
-        cgroups: Cgroups { version: tree.mode().version(), controllers: &controllers, parent: tree.parent() },
+        cgroups: Cgroups { version: tree.mode().version(), controllers: &controllers, parent: &tree.parent() },
         signals: &known,
         config,
         http,

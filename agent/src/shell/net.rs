@@ -81,8 +81,14 @@ impl Server {
         let context = |error: io::Error| io::Error::new(error.kind(), format!("listen on {addr}: {error}"));
         let listener = TcpListener::bind(addr).map_err(context)?;
         let bound = listener.local_addr().map_err(context)?;
-        self.accept_on(Listener::Tcp(Async::new(listener).map_err(context)?));
+        self.serve_tcp(listener).map_err(context)?;
         Ok(bound)
+    }
+
+    /// Serves a TCP socket that listens already.
+    pub fn serve_tcp(&self, listener: TcpListener) -> io::Result<()> {
+        self.accept_on(Listener::Tcp(Async::new(listener)?));
+        Ok(())
     }
 
     /// Listens on a Unix socket that only this user may open. A socket left behind by an agent that is gone is replaced.

@@ -62,7 +62,8 @@ pub enum Controller {
 }
 
 impl Controller {
-    const ALL: [Self; 5] = [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Freezer];
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Freezer];
 
     /// The kernel's word.
     #[must_use]
@@ -292,6 +293,16 @@ impl Tree {
     #[must_use]
     pub fn has(&self, controller: Controller) -> bool {
         self.layout.legacy_of(controller).is_some() || self.controllers.contains(&controller)
+    }
+
+    /// The group above those of tasks, as servers and tasks are told; empty = there is none.
+    #[must_use]
+    pub fn parent(&self) -> String {
+        match self.mode {
+            Mode::V2 => format!("{}.slice", self.parent),
+            Mode::Hybrid | Mode::V1 => format!("/{}", self.parent),
+            Mode::None => String::new(),
+        }
     }
 
     /// Parent of all tasks in the v2 tree, the tasks' and the shims' folder.

@@ -1,0 +1,8 @@
+//! Bytes <-> types, pure: JSON from outside, Go's texts, frames of streams, requests as values.
+//!
+//! Never: sockets, decisions about what a value means.
+
+pub mod go_text;
+pub mod http;
+pub mod json;
+pub mod stream_frame;
