@@ -9,3 +9,6 @@ pub mod net;
 pub mod pump;
 pub mod signals;
 pub mod timer;
+
+#[cfg(test)]
+mod rig;
