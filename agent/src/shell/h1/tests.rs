@@ -162,11 +162,12 @@ fn bodies_beyond_the_limits() {
         peer.send(vec![b'b'; max + 1]);
         assert_eq!(peer.answer().status, 413);
     }
-    // A client that sends all of it before it reads still reads why it was refused.
+    // A client that sends all of it before it reads is not reset, which could take from it why it was refused.
     let mut peer = rig.connect();
     let n = 4 << 20;
-    peer.send(head("/size", n)).send_all_it_takes(&[b'b'; 64 << 10], n >> 16);
+    assert_eq!(peer.send(head("/size", n)).send_all_it_takes(&[b'b'; 64 << 10], n >> 16), n);
     assert_eq!(peer.answer().status, 413);
+    assert!(peer.rest().is_empty());
 }
 
 #[test]
@@ -241,7 +242,6 @@ fn an_answer_on_its_way_is_not_idle() {
         assert!(idle.rest().is_empty());
     }
     peer.exactly((16 << 20) - 3 * (64 << 10));
-    assert_eq!(peer.get("/hello").status, 200, "its idle time begins with its last byte");
 }
 
 #[test]
