@@ -8,7 +8,8 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -227,7 +228,7 @@ impl log::Log for Log {
             return;
         }
         let line = self.line(record);
-        if !to_stderr(&line.text) {
+        if !write_line(io::stderr(), &line.text) {
             self.unwritten_n.fetch_add(1, Ordering::Relaxed);
         }
         self.ring().push(line);
@@ -236,13 +237,13 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// Writes one line at once; false when stderr has no room (a full pipe, a stopped terminal) or is gone.
-fn to_stderr(text: &str) -> bool {
-    let stderr = io::stderr();
-    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
-    let has_room = matches!(poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
-        && ready.iter().all(|fd| fd.revents() == PollFlags::OUT);
-    has_room && (&stderr).write_all(format!("{text}\n").as_bytes()).is_ok()
+/// Writes one line at once; false when the descriptor has no room (a full pipe, a stopped terminal) or is gone.
+fn write_line(to: impl AsFd, text: &str) -> bool {
+    let mut ready = [PollFd::new(&to, PollFlags::OUT)];
+    let has_room = matches!(poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1));
+    // A pipe without a reader is "ready" with an error beside it.
+    let has_room = has_room && ready.iter().all(|fd| fd.revents() == PollFlags::OUT);
+    has_room && rustix::io::write(&to, format!("{text}\n").as_bytes()).is_ok_and(|n| n > text.len())
 }
 
 #[cfg(test)]

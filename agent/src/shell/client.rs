@@ -288,14 +288,15 @@ impl Read for Arriving {
 
 /// The operating system's error where there is one below hyper's.
 fn as_io(error: hyper::Error) -> io::Error {
-    if error.is_incomplete_message() {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let number = cause.and_then(io::Error::raw_os_error);
+    if let Some(number) = number {
+        return io::Error::from_raw_os_error(number);
+    }
+    if error.is_incomplete_message() || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof) {
         return io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed in the middle of the answer");
     }
-    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    match cause.and_then(io::Error::raw_os_error) {
-        Some(number) => io::Error::from_raw_os_error(number),
-        None => io::Error::other(error),
-    }
+    io::Error::other(error)
 }
 
 /// futures-io to hyper, without the server's watch.

@@ -161,6 +161,12 @@ impl Http {
     pub fn new(limits: Limits, handler: Rc<dyn Handler>, outside: Outside) -> Rc<Self> {
         Rc::new(Self { limits, handler, outside, bodies_n: Cell::new(0), scratch: RefCell::new(vec![0; READ_BYTES]) })
     }
+
+    /// Bytes that bodies being collected have taken of `bodies_bytes_max`.
+    #[must_use]
+    pub fn bodies_n(&self) -> usize {
+        self.bodies_n.get()
+    }
 }
 
 /// Where a connection is; decides which deadline counts.
@@ -272,7 +278,12 @@ impl Watch {
     /// Notes whether the socket takes bytes.
     fn on_write<T>(&self, result: &Poll<T>) {
         match result {
-            Poll::Ready(_) => self.stalled_at.set(None),
+            Poll::Ready(_) => {
+                // The last of an answer may leave long after hyper has let go of its body.
+                if self.stalled_at.take().is_some() && self.phase.get() == Phase::Idle {
+                    self.phase_at.set(self.now());
+                }
+            }
             Poll::Pending if self.stalled_at.get().is_none() => self.stalled_at.set(Some(self.now())),
             Poll::Pending => {}
         }
@@ -289,6 +300,7 @@ impl Watch {
                 Some(self.read_at.get().after(limits.body_idle).min(since.after(limits.body_idle).after_ms(earned_ms)))
             }
             Phase::Busy => None,
+            Phase::Idle if self.stalled_at.get().is_some() => None,
             Phase::Idle => Some(since.after(limits.keep_alive)),
             Phase::Closing => Some(since.after(limits.linger)),
         };

@@ -17,3 +17,6 @@ pub mod sample;
 pub mod signals;
 pub mod store_thread;
 pub mod timer;
+
+#[cfg(test)]
+mod rig;

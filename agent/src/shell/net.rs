@@ -26,7 +26,7 @@ use super::executor::Executor;
 use super::h1::{self, BoxStream, Http, Limits, Watch};
 
 /// What a client beyond its share is told.
-const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 83\r\nConnection: close\r\n\r\n\
+const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 81\r\nConnection: close\r\n\r\n\
     Your IP is issuing too many concurrent connections, please rate limit your calls\n";
 
 /// Refused clients waited for at once; beyond that the answer is sent and the connection closed without waiting.
@@ -38,7 +38,7 @@ const BACKLOG: i32 = 64;
 /// A peer that vanished without a word is noticed after this long without data, with probes this often, this many.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// The server: listeners and connections. Dropping it closes all of them.
+/// The server: listeners and connections. Dropping it closes all of them, with the executor's next turns.
 pub struct Server {
     shared: Rc<Shared>,
     listening: RefCell<Vec<Task<()>>>,
@@ -185,6 +185,8 @@ async fn accept_all(shared: Rc<Shared>, listener: Listener) {
             Ok((stream, client)) => {
                 is_failing = false;
                 shared.admit(stream, client);
+                // A flood of connections must not keep the others from their turn.
+                smol::future::yield_now().await;
             }
             // The client went away while it waited, or before its socket was set up.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::InvalidInput) => {}

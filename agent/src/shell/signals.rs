@@ -56,3 +56,26 @@ impl Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rig::is_alone;
+    use super::*;
+    use nix::sys::signal::raise;
+
+    #[test]
+    fn signals_become_facts() {
+        // Blocking signals and ignoring SIGPIPE is for a whole process.
+        if !is_alone(concat!(module_path!(), "::signals_become_facts")) {
+            return;
+        }
+        let signals = Signals::new().unwrap();
+        for (number, want) in KNOWN {
+            // Only this thread has them blocked, so they are sent to it and not to the process.
+            raise(number).unwrap();
+            assert_eq!(smol::block_on(signals.next()).unwrap(), want);
+        }
+        assert!(smol::block_on(smol::future::poll_once(signals.next())).is_none());
+        raise(Number::SIGPIPE).unwrap();
+    }
+}

@@ -47,3 +47,63 @@ impl WakeTimer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::future::{FutureExt as _, poll_once};
+
+    fn now() -> Mono {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Mono(u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap())
+    }
+
+    /// Arms the timer with these deadlines, milliseconds from now, one after the other: when does it fire?
+    #[track_caller]
+    fn check(dues_ms: &[Option<i64>], fires_after_ms: Option<u64>) {
+        let timer = WakeTimer::new().unwrap();
+        let from = now();
+        for due in dues_ms {
+            let due = due.map(|ms| Mono(from.0.saturating_add_signed(ms.saturating_mul(1_000_000))));
+            timer.arm(due).unwrap();
+        }
+        smol::block_on(async {
+            match fires_after_ms {
+                Some(ms) => {
+                    timer.fired().await.unwrap();
+                    assert!(now() >= from.after_ms(ms), "{dues_ms:?}: too early");
+                    assert!(poll_once(timer.fired()).await.is_none(), "once");
+                }
+                None => {
+                    let other = WakeTimer::new().unwrap();
+                    other.arm(Some(from.after_ms(30))).unwrap();
+                    let fired = async { timer.fired().await.map(|()| true) }.or(async { other.fired().await.map(|()| false) });
+                    assert!(!fired.await.unwrap(), "{dues_ms:?}: not armed");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn fires_once_at_the_last_deadline_set() {
+        check(&[Some(20)], Some(20));
+        check(&[Some(60_000), Some(20)], Some(20));
+        check(&[Some(1), Some(40)], Some(40));
+        check(&[Some(20), Some(20)], Some(20));
+        check(&[Some(0)], Some(0));
+        check(&[Some(i64::MIN)], Some(0));
+        check(&[], None);
+        check(&[Some(5), None], None);
+        check(&[Some(i64::MAX)], None);
+    }
+
+    #[test]
+    fn the_same_deadline_may_be_set_again_after_it_fired() {
+        let timer = WakeTimer::new().unwrap();
+        let due = Some(now());
+        for _ in 0..2 {
+            timer.arm(due).unwrap();
+            smol::block_on(timer.fired()).unwrap();
+        }
+    }
+}
