@@ -2,7 +2,7 @@
 //!
 //! Shape: [`validate`]`(&Job, &Checks) -> Result<(), Faults>`, [`warnings`]`(&Job, ...) -> String`, pure.
 //! The text of [`Faults`] is the body of the 500; [`Faults::list`] is `ValidationErrors` of `/v1/validate/job`.
-//! Beyond upstream, what this agent cannot do is a fault that says so; what it cannot do *yet* is in [`not_yet`] and nowhere else.
+//! Beyond upstream, what this agent cannot do is a fault that says so; what it cannot do *yet* is in `not_yet` and nowhere else.
 //! Bound: at most [`FAULTS_MAX`] texts per list, the rest are counted.
 //! Source: `spec/jobs.md` 4; upstream v1.3.1 nomad/structs/structs.go `Validate`, nomad/job_endpoint_hooks.go (behaviour only).
 

@@ -18,41 +18,47 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Values one document may hold: scalars weigh 1, objects [`OBJECT_WEIGHT`]. A large job (100 tasks) weighs about 10 000.
+/// Values one document may hold: scalars weigh 1, objects 16. A large job (100 tasks) weighs about 10 000.
 pub const WEIGHT_MAX: usize = 65_536;
 /// An object may become a struct of several hundred bytes.
 const OBJECT_WEIGHT: usize = 16;
 /// Unknown keys noted at most.
 const NOTES_MAX: usize = 8;
 
-/// Why a document was not taken. A 400 (or 500, by route) with this text.
+/// Why a document was not taken. A 400 (or 500, by route) with this text. Boxed: every step of reading hands it on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JsonError {
-    /// `Job.TaskGroups[0].Count`; empty = the document itself.
-    pub path: String,
+pub struct JsonError(Box<Fault>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    /// `Job.TaskGroups[0].Count`; empty = the document itself, or not known yet.
+    path: String,
     /// `found string "x", expected integer`.
-    pub text: String,
+    text: String,
 }
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.text) } else { write!(f, "{}: {}", self.path, self.text) }
+        let Fault { path, text } = &*self.0;
+        if path.is_empty() { f.write_str(text) } else { write!(f, "{path}: {text}") }
     }
 }
 
 impl std::error::Error for JsonError {}
 
 impl de::Error for JsonError {
+    #[cold]
     fn custom<T: fmt::Display>(text: T) -> Self {
-        Self { path: String::new(), text: text.to_string() }
+        Self(Box::new(Fault { path: String::new(), text: text.to_string() }))
     }
 }
 
 impl JsonError {
     /// Adds where, unless a deeper place is known.
+    #[cold]
     fn at(mut self, at: &Path<'_>) -> Self {
-        if self.path.is_empty() {
-            self.path = at.to_string();
+        if self.0.path.is_empty() {
+            self.0.path = at.to_string();
         }
         self
     }
@@ -170,6 +176,7 @@ impl<'de> Reader<'de, '_> {
         self.raw.as_bytes().first().copied().unwrap_or_default()
     }
 
+    #[cold]
     fn expected(&self, what: &str) -> JsonError {
         let found: Cow<'_, str> = match self.first() {
             b'"' => format!("string {}", clipped(self.raw)).into(),
@@ -179,7 +186,7 @@ impl<'de> Reader<'de, '_> {
             b'n' => "null".into(),
             _ => format!("number {}", clipped(self.raw)).into(),
         };
-        JsonError { path: self.at.to_string(), text: format!("found {found}, expected {what}") }
+        JsonError(Box::new(Fault { path: self.at.to_string(), text: format!("found {found}, expected {what}") }))
     }
 
     fn boolean(&self) -> Result<bool, JsonError> {
@@ -345,6 +352,8 @@ impl<'de> Deserializer<'de> for Reader<'de, '_> {
         visitor.visit_map(Map { entries: self.entries()?.into_iter(), next: None, whole: self })
     }
 
+    // One copy per struct, not one per place where it stands.
+    #[inline(never)]
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
