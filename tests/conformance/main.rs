@@ -1,0 +1,3 @@
+//! Do clients see what a real Nomad gives? A real agent against recorded answers and rude clients.
+
+mod smoke;

@@ -1,0 +1,3 @@
+//! Does the kernel agree? Real processes, killed at the worst moment.
+
+mod smoke;
