@@ -156,7 +156,10 @@ pub fn end_when_lost(slot: Option<&Slot>) -> News {
     saved.unwrap_or_else(|| match slot {
         Some(slot) if slot.phase != Phase::Ready => News::Lost,
         // No instruction of it was executed.
-        _ => News::LaunchFailed { error: "failed to launch command: the supervisor ended before the task began".to_owned(), is_recoverable: true },
+        _ => News::LaunchFailed {
+            error: "failed to launch command: the supervisor ended before the task began".to_owned(),
+            is_recoverable: true,
+        },
     })
 }
 
@@ -221,7 +224,9 @@ fn look(dir: &Path, inv: Inv, boot_id: [u8; 16]) -> io::Result<Option<Found>> {
     // Read under the lock, or beside a living shim.
     let slot = match slot(dir) {
         Ok(Ok(slot)) => Some(slot),
-        Ok(Err(SlotError::Newer { layout })) => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("state of layout {layout}"))),
+        Ok(Err(SlotError::Newer { layout })) => {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("state of layout {layout}")));
+        }
         Ok(Err(SlotError::Invalid)) => None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
@@ -398,7 +403,15 @@ mod tests {
     const BOOT: [u8; 16] = [3; 16];
 
     fn spec_bytes() -> Vec<u8> {
-        let spec = Spec { alloc: AllocId([9; 16]), task: "web", exec: b"/x\0", argv: vec![b"/x\0"], work_dir: b"/\0", alloc_dir: b"/\0", ..Spec::default() };
+        let spec = Spec {
+            alloc: AllocId([9; 16]),
+            task: "web",
+            exec: b"/x\0",
+            argv: vec![b"/x\0"],
+            work_dir: b"/\0",
+            alloc_dir: b"/\0",
+            ..Spec::default()
+        };
         spec.encode().expect("fits")
     }
 
@@ -442,8 +455,9 @@ mod tests {
         let scratch = Scratch::new("scan");
         assert_eq!(scan(&scratch.0, BOOT).expect("nothing there"), []);
         let other_boot = |slot: Slot| Slot { boot_id: [4; 16], ..slot };
-        // (invocation, slot, lock held, news or "removed")
-        let rows: [(u64, Option<Slot>, bool, Option<&[&str]>); 11] = [
+        // (invocation, slot, lock held, news; `None` = removed)
+        type Row = (u64, Option<Slot>, bool, Option<&'static [&'static str]>);
+        let rows: [Row; 11] = [
             (1, None, false, None),
             (2, None, true, Some(&[])),
             (3, Some(slot_of(3, Phase::Ready)), false, None),

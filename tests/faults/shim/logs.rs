@@ -46,7 +46,12 @@ fn only_the_newest_files_are_kept_and_a_restart_goes_on() {
     let all = numbered(900_000);
     let kept = rig.log("stdout");
     assert!(all.ends_with(&kept) && kept.len() > 2_000_000 && kept.len() <= 3 << 20, "{}", kept.len());
-    let names = || fs::read_dir(rig.log_dir()).expect("there").filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().contains("stdout"))).count();
+    let names = || {
+        fs::read_dir(rig.log_dir())
+            .expect("there")
+            .filter(|entry| entry.as_ref().is_ok_and(|e| e.file_name().to_string_lossy().contains("stdout")))
+            .count()
+    };
     assert_eq!(names(), 3);
 
     // The next invocation appends to the highest file.
@@ -70,7 +75,8 @@ fn long_lines() {
 fn limits_can_change_while_the_task_runs() {
     let rig = Rig::new(Groups::None);
     let gate = rig.gate();
-    let launch = Launch { logs: policy(100, 1 << 20), ..rig.shell(&format!("seq -w 1 300000; echo half; read go < {gate}; seq -w 1 900000")) };
+    let launch =
+        Launch { logs: policy(100, 1 << 20), ..rig.shell(&format!("seq -w 1 300000; echo half; read go < {gate}; seq -w 1 900000")) };
     let mut task = rig.start(&launch);
     rig.wait_out("half");
     assert_eq!(task.ask(Op::LogConfig { files_max: 2, file_bytes_max: 600_000 }), Some(Answer::Ok));
@@ -100,7 +106,8 @@ fn a_full_disk_costs_output_and_nothing_else() {
     }
     fs::write(rig.log_dir().join("ballast"), vec![0; 150 << 10]).expect("fits");
     let gate = rig.gate();
-    let script = format!("echo first; head -c 200000 /dev/zero | tr '\\0' y; echo; echo full >&2; : > reached; read go < {gate}; echo last; exit 6");
+    let script =
+        format!("echo first; head -c 200000 /dev/zero | tr '\\0' y; echo; echo full >&2; : > reached; read go < {gate}; echo last; exit 6");
     let launch = rig.shell(&script);
     let mut task = rig.start(&launch);
     // The task is not held up: it waits at its gate with all its output out of its hands.
@@ -110,7 +117,8 @@ fn a_full_disk_costs_output_and_nothing_else() {
     fs::remove_file(rig.log_dir().join("ballast")).expect("room again");
     // Within a second the shim tries again and says what is missing.
     let out = wait_file(&rig.log_dir(), || Some(rig.out()).filter(|out| lost(out)));
-    let dropped: u64 = out.lines().find_map(|line| line.strip_prefix("[agent] ")?.strip_suffix(" bytes of log dropped")?.parse().ok()).expect("a number");
+    let dropped: u64 =
+        out.lines().find_map(|line| line.strip_prefix("[agent] ")?.strip_suffix(" bytes of log dropped")?.parse().ok()).expect("a number");
     gate.open();
     let slot = task.wait(Phase::Done);
     assert_eq!(slot.code, 6);

@@ -10,9 +10,10 @@ use super::rig::{self, Groups, Rig, Task, wait_gone};
 
 #[test]
 fn the_task_dies_with_its_shim_and_the_rest_when_it_is_found() {
-    for (groups, user) in [(Groups::Real, ""), (Groups::None, ""), (Groups::None, "nobody")] {
+    for (groups, user) in [(Groups::Real, ""), (Groups::Freezer, ""), (Groups::None, ""), (Groups::None, "nobody")] {
         let rig = Rig::new(groups);
-        let launch = Launch { user: user.to_owned(), ..rig.shell("setsid sleep 1000 & sleep 1000 & echo up; while :; do sleep 1000; done") };
+        let launch =
+            Launch { user: user.to_owned(), ..rig.shell("setsid sleep 1000 & sleep 1000 & echo up; while :; do sleep 1000; done") };
         let mut task = rig.start(&launch);
         task.wait(Phase::Running);
         rig.wait_out("up");

@@ -11,7 +11,7 @@ use std::{fmt, fs, io};
 use dunlin_hal::clock::Clock;
 use dunlin_hal::linux::clock::KernelClock;
 use dunlin_runtime::alloc::dir;
-use dunlin_runtime::cgroup::{Removed, Tree};
+use dunlin_runtime::cgroup::{Layout, Removed, Tree};
 use dunlin_runtime::driver::{self, Host, Launch, LaunchError};
 use dunlin_runtime::id::{AllocId, Inv};
 use dunlin_runtime::proc::pidfd::Process;
@@ -31,11 +31,28 @@ pub const BOOT: [u8; 16] = [0xb0; 16];
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// With control groups, or as on a machine without.
+/// Which control groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Groups {
+    /// As this machine has them.
     Real,
+    /// Without its v2 tree: kills go through the freezer.
+    Freezer,
     None,
+}
+
+impl Groups {
+    pub const ALL: [Self; 3] = [Self::Real, Self::Freezer, Self::None];
+
+    fn open(self, parent: &str) -> Tree {
+        let mountinfo = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let layout = Layout::parse(&mountinfo, Path::new("/sys/fs/cgroup"));
+        match self {
+            Self::Real => Tree::open(layout, parent),
+            Self::Freezer => Tree::open(Layout { unified: None, ..layout }, parent),
+            Self::None => Tree::none(),
+        }
+    }
 }
 
 pub struct Rig {
@@ -52,15 +69,11 @@ impl Rig {
         let root = std::env::temp_dir().join(format!("dunlin-faults-{mark}"));
         fs::create_dir_all(&root).expect("scratch folder");
         let parent = format!("dunlin-faults-{mark}");
-        let tree = match groups {
-            Groups::Real => Tree::detect(Path::new("/sys/fs/cgroup"), &parent),
-            Groups::None => Tree::none(),
-        };
         let host = Host {
             alloc_root: root.join("alloc"),
             runtime_dir: root.join("run"),
             shim_exe: env!("CARGO_BIN_EXE_dunlin-shim-alone").into(),
-            cgroup: Arc::new(tree),
+            cgroup: Arc::new(groups.open(&parent)),
             boot_id: BOOT,
             path: "/usr/bin:/bin".into(),
             pids_max: 256,
@@ -78,11 +91,7 @@ impl Rig {
     }
 
     pub fn program(&self, command: &str, args: &[&str]) -> Launch {
-        let env = [
-            ("PATH", "/usr/bin:/bin".to_owned()),
-            ("NOMAD_ALLOC_ID", self.alloc.to_string()),
-            ("NOMAD_TASK_NAME", "t".to_owned()),
-        ];
+        let env = [("PATH", "/usr/bin:/bin".to_owned()), ("NOMAD_ALLOC_ID", self.alloc.to_string()), ("NOMAD_TASK_NAME", "t".to_owned())];
         Launch {
             inv: Inv(NEXT.fetch_add(1, Ordering::Relaxed) + (u64::from(std::process::id()) << 32)),
             alloc: self.alloc,

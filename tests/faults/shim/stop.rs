@@ -5,7 +5,7 @@ use dunlin_runtime::shim;
 use dunlin_runtime::shim::record::{ExitKind, FLAG_BY_STOP, FLAG_FORCED, FLAG_SWEPT, Phase};
 use dunlin_runtime::shim::wire::{Answer, Op};
 
-use super::rig::{Groups, Rig, Task, wait_gone};
+use super::rig::{Groups, Rig, Task, field, wait_gone};
 
 const SIGTERM: i32 = nix::libc::SIGTERM;
 
@@ -24,7 +24,7 @@ fn a_task_that_obeys() {
 
 #[test]
 fn a_task_that_does_not_is_killed_at_the_deadline() {
-    for groups in [Groups::Real, Groups::None] {
+    for groups in Groups::ALL {
         let rig = Rig::new(groups);
         let mut task = rig.start(&rig.shell("trap '' TERM; echo up; while :; do sleep 0.05; done"));
         rig.wait_out("up");
@@ -60,7 +60,7 @@ const DEAF_TREE: &str = "trap '' TERM INT HUP
 
 #[test]
 fn a_tree_that_ignores_everything_is_swept() {
-    for groups in [Groups::Real, Groups::None] {
+    for groups in Groups::ALL {
         let rig = Rig::new(groups);
         let mut task = rig.start(&rig.shell(DEAF_TREE));
         rig.wait_out("up");
@@ -81,7 +81,7 @@ fn a_tree_that_ignores_everything_is_swept() {
 
 #[test]
 fn what_a_task_leaves_behind_is_swept_after_its_end() {
-    for groups in [Groups::Real, Groups::None] {
+    for groups in Groups::ALL {
         let rig = Rig::new(groups);
         // One keeps the output open, so it gets two seconds to be done; a daemon does not, but is as much in the way.
         let mut task = rig.start(&rig.shell("sleep 1000 & setsid sleep 1000 >/dev/null 2>&1 & echo $!; exit 4"));
@@ -140,5 +140,28 @@ fn a_stop_that_meets_the_end() {
         assert!(usage::stat(slot.task_pid).map_or(true, |stat| stat.start != slot.task_start));
         shim::remove(&rig.host.runtime_dir, launch.inv).expect("free");
         let _ = Task::adopt(&rig.host.runtime_dir, launch.inv);
+    }
+}
+
+/// What emulators and old kernels lack has another way: joining by hand, opening name by name, signals by pid.
+#[test]
+fn an_old_kernel() {
+    for groups in Groups::ALL {
+        let mut rig = Rig::new(groups);
+        rig.host.shim_exe = env!("CARGO_BIN_EXE_dunlin-shim-old-kernel").into();
+        let mut task = rig.start(&rig.shell("echo out; sed 's/^/group /' /proc/self/cgroup; exit 3"));
+        assert_eq!(task.wait(Phase::Done).code, 3, "{groups:?}");
+        let is_in = rig.out().lines().any(|line| line.starts_with("group") && line.contains(&rig.alloc.to_string()));
+        assert_eq!(is_in, groups != Groups::None, "{groups:?}: {}", rig.out());
+
+        let script = if groups == Groups::None { "trap '' TERM; sleep 1000 & echo up; while :; do sleep 1000; done" } else { DEAF_TREE };
+        let mut task = rig.start(&rig.shell(script));
+        rig.wait_out("up");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", task.slot.shim_pid)).expect("alive");
+        assert_eq!(field(&status.replace(':', " "), "Seccomp"), "2", "the filter is in force");
+        task.stop(SIGTERM, 200);
+        assert!(task.wait(Phase::Done).has(FLAG_FORCED));
+        // Without a group and without a subreaper only the process group is in reach; this tree stays in it.
+        assert_eq!(rig.processes(), [], "{groups:?}");
     }
 }
