@@ -2,13 +2,11 @@
 //! the clock on, which is after READY, an allocation ends the process. So each fault test also proves that the shim allocates nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dunlin_hal::clock::{Clock, Now};
 use dunlin_hal::linux::clock::KernelClock;
-use dunlin_runtime::proc::spawn::SHIM_ARG0;
 use dunlin_runtime::shim;
 
 /// The shim is ready.
@@ -45,10 +43,8 @@ impl Clock for MarkingClock {
 }
 
 fn main() -> ExitCode {
-    let mut args = std::env::args_os();
-    let (Some(name), Some(dir)) = (args.next(), args.next()) else { return ExitCode::FAILURE };
-    if name != SHIM_ARG0 {
-        return ExitCode::FAILURE;
+    match shim::invoked() {
+        Some(dir) => ExitCode::from(u8::try_from(shim::main(&MarkingClock, &dir)).unwrap_or(1)),
+        None => ExitCode::FAILURE,
     }
-    ExitCode::from(u8::try_from(shim::main::main(&MarkingClock, Path::new(&dir))).unwrap_or(1))
 }

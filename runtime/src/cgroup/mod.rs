@@ -62,7 +62,8 @@ pub enum Controller {
 }
 
 impl Controller {
-    const ALL: [Self; 5] = [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Freezer];
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Cpuacct, Self::Memory, Self::Pids, Self::Freezer];
 
     /// The kernel's word.
     #[must_use]
@@ -242,9 +243,6 @@ pub struct Tree {
     layout: Layout,
     /// Controllers of the v2 tree that tasks get.
     controllers: Vec<Controller>,
-    /// Our own group in every tree; a slice in the v2 tree.
-    name: String,
-    /// The same as tasks are told.
     parent: String,
 }
 
@@ -252,16 +250,16 @@ impl Tree {
     /// A machine without groups.
     #[must_use]
     pub fn none() -> Self {
-        Self { mode: Mode::None, layout: Layout::default(), controllers: Vec::new(), name: String::new(), parent: String::new() }
+        Self { mode: Mode::None, layout: Layout::default(), controllers: Vec::new(), parent: String::new() }
     }
 
     /// Makes the parent groups named after `parent` (`nomad`); what cannot be written is left out. Never fails: less is a mode.
     #[must_use]
     pub fn open(layout: Layout, parent: &str) -> Self {
-        let name = parent.trim_matches('/').trim_end_matches(".slice").to_owned();
-        let mut tree = Self { layout, name, ..Self::none() };
-        let Self { layout, name, .. } = &mut tree;
-        layout.legacy.retain(|(_, point)| is_made(&point.join(&*name)));
+        let parent = parent.trim_matches('/').trim_end_matches(".slice").to_owned();
+        let mut tree = Self { mode: Mode::None, layout, controllers: Vec::new(), parent };
+        let parent = tree.parent.clone();
+        tree.layout.legacy.retain(|(_, point)| is_made(&point.join(&parent)));
         let has_slices = tree.slices().is_some_and(|slices| slices.iter().all(|slice| is_made(slice)));
         if !has_slices {
             tree.layout.unified = None;
@@ -271,11 +269,6 @@ impl Tree {
             (Some(_), false) => Mode::Hybrid,
             (None, false) => Mode::V1,
             (None, true) => Mode::None,
-        };
-        tree.parent = match tree.mode {
-            Mode::V2 => format!("{}.slice", tree.name),
-            Mode::Hybrid | Mode::V1 => format!("/{}", tree.name),
-            Mode::None => String::new(),
         };
         if let (Mode::V2, Some(root), Some([slice, share, _])) = (tree.mode, &tree.layout.unified, tree.slices()) {
             tree.controllers = v2::enable(&[root, &slice, &share]);
@@ -302,22 +295,19 @@ impl Tree {
         self.layout.legacy_of(controller).is_some() || self.controllers.contains(&controller)
     }
 
-    /// The limits that can be kept here, by the kernel's names (`edge.cgroup.controllers`).
+    /// The group above those of tasks, as servers and tasks are told; empty = there is none.
     #[must_use]
-    pub fn controllers(&self) -> Vec<&'static str> {
-        let limits = [Controller::Cpu, Controller::Memory, Controller::Pids];
-        limits.into_iter().filter(|controller| self.has(*controller)).map(Controller::name).collect()
-    }
-
-    /// The parent group as tasks are told (`NOMAD_PARENT_CGROUP`); empty = there is none.
-    #[must_use]
-    pub fn parent(&self) -> &str {
-        &self.parent
+    pub fn parent(&self) -> String {
+        match self.mode {
+            Mode::V2 => format!("{}.slice", self.parent),
+            Mode::Hybrid | Mode::V1 => format!("/{}", self.parent),
+            Mode::None => String::new(),
+        }
     }
 
     /// Parent of all tasks in the v2 tree, the tasks' and the shims' folder.
     fn slices(&self) -> Option<[PathBuf; 3]> {
-        let slice = self.layout.unified.as_ref()?.join(format!("{}.slice", self.name));
+        let slice = self.layout.unified.as_ref()?.join(format!("{}.slice", self.parent));
         let (share, shims) = (slice.join("share.slice"), slice.join("shims.slice"));
         Some([slice, share, shims])
     }
@@ -334,7 +324,7 @@ impl Tree {
         let name = format!("{alloc}.{task}");
         Place {
             unified: self.slices().map(|[_, share, _]| share.join(format!("{name}.scope"))),
-            legacy: self.layout.legacy.iter().map(|(c, point)| (*c, point.join(&self.name).join(&name))).collect(),
+            legacy: self.layout.legacy.iter().map(|(c, point)| (*c, point.join(&self.parent).join(&name))).collect(),
         }
     }
 
@@ -402,7 +392,7 @@ impl Tree {
     #[must_use]
     pub fn tasks(&self) -> Vec<(AllocId, String)> {
         let share = self.slices().map(|[_, share, _]| share);
-        let parents = self.layout.legacy.iter().map(|(_, point)| point.join(&self.name)).chain(share);
+        let parents = self.layout.legacy.iter().map(|(_, point)| point.join(&self.parent)).chain(share);
         let mut found: Vec<(AllocId, String)> = parents
             .filter_map(|parent| fs::read_dir(parent).ok())
             .flat_map(|entries| entries.filter_map(Result::ok))

@@ -13,8 +13,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
+
+use dunlin_hal::clock::Mono;
 
 use crate::alloc::dir::{self, Owners};
 use crate::cgroup::{Controller, Limits, Place, Tree};
@@ -23,7 +24,6 @@ use crate::proc::spawn::{self, StartError};
 use crate::shim::folder::{self, with_nul};
 use crate::shim::spec::{Cgroup, Ids, Spec, SpecError};
 use crate::spec::{DriverKind, KillPolicy, LogPolicy, Resources};
-use crate::task::restart::Window;
 
 /// Time for a shim to become ready; it takes milliseconds.
 const READY_LIMIT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ pub struct Host {
     /// Executable of the shim (`/proc/self/exe`).
     pub shim_exe: PathBuf,
     /// Control groups.
-    pub cgroup: Arc<Tree>,
+    pub cgroup: Tree,
     /// This boot.
     pub boot_id: [u8; 16],
     /// Where programs are looked up: the agent's PATH.
@@ -50,7 +50,7 @@ pub struct Host {
 }
 
 /// One invocation, everything interpolated.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Launch {
     /// New for every start.
     pub inv: Inv,
@@ -80,17 +80,21 @@ pub struct Launch {
     pub logs: LogPolicy,
     /// How it is asked to end.
     pub kill: KillPolicy,
-    /// Where the restart policy stands, for the slot.
-    pub window: Window,
+    /// Restarts in the current interval.
+    pub restart_n: u32,
+    /// Start of that interval.
+    pub interval_started: Mono,
     /// Rendered templates.
-    pub files: Vec<File>,
+    pub files: Vec<RenderedFile>,
+    /// Events of the task that no commit holds yet, in the agent's own form; found again by a scan.
+    pub note: Vec<u8>,
 }
 
 /// One rendered template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct File {
+pub struct RenderedFile {
     /// Relative to the task's folder.
-    pub path: String,
+    pub path: PathBuf,
     /// Content.
     pub bytes: Vec<u8>,
     /// Permission bits.
@@ -154,8 +158,8 @@ pub fn launch(host: &Host, launch: &Launch) -> Result<(), LaunchError> {
     let task_dir = dir::make(&host.alloc_root, launch.alloc, &launch.task, Owners::of_system(secrets))
         .map_err(|error| LaunchError::of_machine("task folder", &error))?;
     for file in &launch.files {
-        dir::write_file(task_dir.fd.as_fd(), Path::new(&file.path), &file.bytes, file.mode)
-            .map_err(|error| LaunchError::of_machine(&format!("template {}", file.path), &error))?;
+        dir::write_file(task_dir.fd.as_fd(), &file.path, &file.bytes, file.mode)
+            .map_err(|error| LaunchError::of_machine(&format!("template {}", file.path.display()), &error))?;
     }
     let prepared = match launch.driver {
         DriverKind::RawExec => raw_exec::prepare(launch, user, &task_dir, &host.path)?,
@@ -183,7 +187,7 @@ fn start(host: &Host, inv: Inv, runtime: &Path) -> Result<(), LaunchError> {
         Err(error) => error,
     };
     // With the lock in hand no late shim can start its task. One that hangs keeps its folder: a scan finds both.
-    let _ = folder::remove(&host.runtime_dir, inv);
+    let _ = folder::remove(&host.runtime_dir, inv, None);
     let why = match error {
         StartError::Spawn(error) => return Err(LaunchError { is_recoverable: true, ..LaunchError::of_machine("supervisor", &error) }),
         StartError::Refused(text) => text,
@@ -232,8 +236,9 @@ fn encode(host: &Host, launch: &Launch, prepared: &Prepared, task_dir: &dir::Tas
         alloc_dir: &alloc_dir,
         logs: launch.logs,
         kill: launch.kill,
-        restart_n: launch.window.count,
-        interval_started_ns: launch.window.start.0,
+        restart_n: launch.restart_n,
+        interval_started_ns: launch.interval_started.0,
+        note: &launch.note,
     };
     spec.encode().map_err(|error| match error {
         SpecError::TooLong => LaunchError::of_job("arguments and environment are longer than 256 KiB together"),

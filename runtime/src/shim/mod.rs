@@ -5,13 +5,27 @@
 //! agent's `main` asks [`invoked`] before it touches anything else.
 //! Never: async, threads, the store, the agent's types. Source: `spec/runtime.md` 6, decisions 4, 22, 23.
 
-pub(crate) mod folder;
+pub mod folder;
 pub mod machine;
-pub mod main;
+mod main;
 mod pump;
 pub mod record;
 pub mod spec;
 mod sweep;
 pub mod wire;
 
-pub use folder::{Found, connect, end_of, end_when_lost, folder, kill_orphan, read_slot, remove, scan, try_lock, window_of};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+pub use folder::{Attached, Fate, Found, attach, connect, kill_orphan, remove, scan, slot};
+pub use main::main;
+
+use crate::proc::spawn::SHIM_ARG0;
+
+/// The runtime folder, if this process was started to be a shim: argv[0] says so, argv[1] is the folder.
+#[must_use]
+pub fn invoked() -> Option<PathBuf> {
+    let mut args = std::env::args_os();
+    let name = args.next()?;
+    (Path::new(&name).file_name() == Some(OsStr::new(SHIM_ARG0))).then(|| args.next().map(PathBuf::from)).flatten()
+}

@@ -57,6 +57,8 @@ pub struct Spec<'a> {
     pub restart_n: u32,
     /// Start of that interval, nanoseconds since boot.
     pub interval_started_ns: u64,
+    /// The agent's own bytes (events no commit holds yet); the shim does not look at them.
+    pub note: &'a [u8],
 }
 
 /// User and groups.
@@ -180,8 +182,8 @@ mod tests {
 
     #[test]
     fn too_long_is_refused_on_both_sides() {
-        let long = vec![b'x'; SPEC_BYTES_MAX];
-        assert_eq!(Spec { exec: &long, ..sample() }.encode(), Err(SpecError::TooLong));
+        let note = vec![0; SPEC_BYTES_MAX];
+        assert_eq!(Spec { note: &note, ..sample() }.encode(), Err(SpecError::TooLong));
         assert_eq!(Spec::decode(&vec![VERSION; SPEC_BYTES_MAX + 1]), Err(SpecError::TooLong));
     }
 }

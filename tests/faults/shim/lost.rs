@@ -1,10 +1,11 @@
 //! The shim or the agent is lost: what survives, what does not, what is found.
 
 use dunlin_runtime::driver::Launch;
-use dunlin_runtime::shim;
+use dunlin_runtime::proc::pidfd::Process;
 use dunlin_runtime::shim::record::Phase;
 use dunlin_runtime::shim::wire::{Answer, Op};
-use dunlin_runtime::task::machine::News;
+use dunlin_runtime::shim::{self, Fate, Found};
+use nix::sys::signal::Signal;
 
 use super::rig::{self, Groups, Rig, Task, wait_gone};
 
@@ -23,15 +24,17 @@ fn the_task_dies_with_its_shim_and_the_rest_when_it_is_found() {
         task.kill_shim();
         // By the kernel, also after the change of user.
         wait_gone(main);
-        let found = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
-        let [found] = found.as_slice() else { panic!("{found:?}") };
-        assert!(!found.is_alive);
-        assert!(matches!(found.news().as_slice(), [News::Running { .. }, News::Lost]), "{groups:?}: {:?}", found.news());
+        let scanned = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
+        let [found] = <[Found; 1]>::try_from(scanned).expect("one");
+        assert_eq!(found.fate(), Fate::Orphan);
+        let slot = found.slot.expect("running when it was lost");
+        assert!(shim::kill_orphan(&rig.host.cgroup, &slot, rig.alloc, "t").expect("readable") > 0, "{groups:?}");
         for process in all {
             wait_gone(process);
         }
         assert_eq!(rig.processes(), [], "{groups:?}");
-        shim::remove(&rig.host.runtime_dir, launch.inv).expect("free");
+        assert_eq!(shim::kill_orphan(&rig.host.cgroup, &slot, rig.alloc, "t").expect("readable"), 0, "nothing is left");
+        shim::remove(&rig.host.runtime_dir, launch.inv, found.lock).expect("free");
     }
 }
 
@@ -45,21 +48,24 @@ fn a_new_agent_finds_a_running_task_and_its_end() {
     let pid = task.slot.shim_pid;
     drop(task);
 
-    let found = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
-    let [found] = found.as_slice() else { panic!("{found:?}") };
-    assert!(found.is_alive);
-    assert!(matches!(found.news().as_slice(), [News::Running { .. }]));
-    assert_eq!(shim::remove(&rig.host.runtime_dir, launch.inv).expect_err("in use").kind(), std::io::ErrorKind::WouldBlock);
+    let scanned = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
+    let [found] = scanned.as_slice() else { panic!("{scanned:?}") };
+    assert_eq!(found.fate(), Fate::Adopt);
+    assert!(found.lock.is_none() && found.slot.is_some_and(|slot| slot.phase == Phase::Running));
+    let removed = shim::remove(&rig.host.runtime_dir, launch.inv, None);
+    assert_eq!(removed.expect_err("in use").kind(), std::io::ErrorKind::WouldBlock);
     let mut task = Task::adopt(&rig.host.runtime_dir, launch.inv);
     assert_eq!(task.slot.shim_pid, pid, "the same supervisor");
     gate.open();
     assert_eq!(task.wait(Phase::Done).code, 9);
 
-    let found = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
-    assert!(matches!(found[0].news().as_slice(), [News::Running { .. }, News::Exited { code: 9, .. }]));
+    {
+        let scanned = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
+        assert!(matches!(scanned.as_slice(), [found] if found.fate() == Fate::Consume && found.slot.is_some_and(|slot| slot.code == 9)));
+    }
     // Another boot: nothing of it can be alive, and nothing of it is charged.
-    assert_eq!(shim::scan(&rig.host.runtime_dir, [1; 16]).expect("scanned"), []);
-    assert!(!shim::folder(&rig.host.runtime_dir, launch.inv).exists());
+    assert!(shim::scan(&rig.host.runtime_dir, [1; 16]).expect("scanned").is_empty());
+    assert!(!shim::folder::path(&rig.host.runtime_dir, launch.inv).exists());
 }
 
 #[test]
@@ -71,19 +77,17 @@ fn a_hung_supervisor_is_ended_with_its_task() {
     rig.wait_out("up");
     let all = rig.wait_processes(2);
     let shim_process = (task.slot.shim_pid, task.slot.shim_start);
-    let dir = task.dir.clone();
-    let slot = shim::read_slot(&dir);
-    // It hangs: stopped, it answers nothing.
-    let process = dunlin_runtime::proc::pidfd::Process::open(shim_process.0, shim_process.1).expect("alive");
-    assert!(process.signal(nix::sys::signal::Signal::SIGSTOP).expect("allowed"));
-    assert!(shim::kill_orphan(&dir, slot.as_ref()).expect("readable") >= 2);
+    // It hangs: stopped, it answers nothing. The agent's way out is SIGKILL by its identity, then the orphan's path.
+    let process = Process::open(shim_process.0, shim_process.1).expect("alive");
+    assert!(process.signal(Signal::SIGSTOP).expect("allowed"));
+    assert!(process.signal(Signal::SIGKILL).expect("allowed"));
     wait_gone(shim_process);
+    let slot = task.record().expect("it was running");
+    assert!(shim::kill_orphan(&rig.host.cgroup, &slot, rig.alloc, "t").expect("readable") >= 1);
     for process in all {
         wait_gone(process);
     }
-    assert_eq!(shim::kill_orphan(&dir, slot.as_ref()).expect("readable"), 0, "nothing is left");
-    shim::remove(&rig.host.runtime_dir, launch.inv).expect("free");
-    assert_eq!(shim::kill_orphan(&dir, slot.as_ref()).expect("gone"), 0);
+    shim::remove(&rig.host.runtime_dir, launch.inv, None).expect("free");
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn an_agent_that_never_reads_does_not_hold_the_task_up() {
     let mut task = rig.start(&rig.shell(&format!("read go < {gate}; exit 0")));
     task.wait(Phase::Running);
     // As many answers as its socket holds, none read: it is closed, and a new one is served.
-    let flood = shim::connect(&task.dir).expect("listens");
+    let flood = shim::connect(&shim::folder::path(&rig.host.runtime_dir, task.inv)).expect("listens");
     use std::os::fd::AsRawFd;
     for _ in 0..10_000 {
         let hello = Op::Hello { version: 1 }.encode();

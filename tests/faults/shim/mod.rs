@@ -12,24 +12,23 @@ use std::{fs, io};
 
 use dunlin_hal::clock::Mono;
 use dunlin_runtime::cgroup::Mode;
-use dunlin_runtime::driver::{File, Launch};
+use dunlin_runtime::driver::{Launch, RenderedFile};
 use dunlin_runtime::id::Inv;
 use dunlin_runtime::proc::spawn::{self, StartError};
 use dunlin_runtime::proc::usage;
-use dunlin_runtime::shim;
-use dunlin_runtime::shim::record::{ExitKind, FLAG_FORCED, FLAG_OOM, Phase};
+use dunlin_runtime::shim::record::{Ended, ExitKind, FLAG_FORCED, FLAG_OOM, Phase};
 use dunlin_runtime::shim::spec::Spec;
 use dunlin_runtime::shim::wire::{Answer, Op, Scope};
+use dunlin_runtime::shim::{self, Fate, Found};
 use dunlin_runtime::spec::{LogPolicy, Resources};
-use dunlin_runtime::task::machine::News;
-use dunlin_runtime::task::restart::Window;
 use rig::{DEADLINE, Groups, Rig, Task, field};
 
 #[test]
 fn a_task_runs_ends_and_leaves_its_record() {
     for groups in [Groups::Real, Groups::None] {
         let rig = Rig::new(groups);
-        let launch = Launch { window: Window { count: 2, start: Mono(77) }, ..rig.shell("echo out; echo err >&2; exit 3") };
+        let launch =
+            Launch { restart_n: 2, interval_started: Mono(77), note: b"mine".to_vec(), ..rig.shell("echo out; echo err >&2; exit 3") };
         let mut task = rig.start(&launch);
         let slot = task.wait(Phase::Done);
         assert_eq!((slot.exit_kind, slot.code, slot.flags), (ExitKind::Code, 3, 0), "{groups:?}");
@@ -37,12 +36,15 @@ fn a_task_runs_ends_and_leaves_its_record() {
         assert_eq!((slot.logs.out_bytes, slot.logs.err_bytes, slot.logs.dropped_bytes), (4, 4, 0));
         assert!(slot.started.mono.0 > 0 && slot.exited.mono >= slot.started.mono && slot.maxrss_kb > 0);
         assert_eq!((rig.out().as_str(), rig.log("stderr").as_slice()), ("out\n", &b"err\n"[..]));
-        let found = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
-        let [found] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!((found.alloc, found.task.as_str(), found.is_alive), (rig.alloc, "t", false));
-        assert!(matches!(found.news().as_slice(), [News::Running { .. }, News::Exited { code: 3, signal: 0, oom_killed: false, .. }]));
-        shim::remove(&rig.host.runtime_dir, launch.inv).expect("free");
-        assert_eq!(shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned"), []);
+        let scanned = shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned");
+        let [found] = scanned.as_slice() else { panic!("{scanned:?}") };
+        assert_eq!((found.task.as_ref(), found.fate(), found.slot), (Some(&(rig.alloc, "t".to_owned())), Fate::Consume, Some(slot)));
+        assert_eq!(found.note, b"mine");
+        assert_eq!(slot.ended(), Some(Ended { exit_code: 3, signal: 0, is_oom_killed: false }));
+        assert!(shim::remove(&rig.host.runtime_dir, launch.inv, None).is_err(), "the scan keeps the lock");
+        let [found] = <[Found; 1]>::try_from(scanned).expect("one");
+        shim::remove(&rig.host.runtime_dir, launch.inv, found.lock).expect("free");
+        assert!(shim::scan(&rig.host.runtime_dir, rig::BOOT).expect("scanned").is_empty());
     }
 }
 
@@ -111,7 +113,7 @@ fn templates_user_and_working_folder() {
     let launch = Launch {
         user: "nobody".to_owned(),
         work_dir: "/".to_owned(),
-        files: vec![File { path: "local/conf/app".to_owned(), bytes: b"hello".to_vec(), mode: 0o644 }],
+        files: vec![RenderedFile { path: "local/conf/app".into(), bytes: b"hello".to_vec(), mode: 0o644 }],
         ..rig.shell("echo \"uid $(id -u)\"; echo \"user $USER $LOGNAME $HOME\"; echo \"pwd $PWD\"; echo \"groups $(id -G)\"")
     };
     let mut task = rig.start(&launch);
@@ -134,7 +136,8 @@ fn what_cannot_be_launched_leaves_nothing() {
     assert_eq!(error.text, "failed to launch command: work_dir must be an absolute path: \"relative\"");
     let error = rig.fail(&Launch { args: vec!["x".repeat(300 << 10)], ..rig.shell("true") });
     assert!(!error.is_recoverable && error.text.contains("256 KiB"), "{error}");
-    let error = rig.fail(&Launch { files: vec![File { path: "../escape".to_owned(), ..File::default() }], ..rig.shell("true") });
+    let error =
+        rig.fail(&Launch { files: vec![RenderedFile { path: "../escape".into(), ..RenderedFile::default() }], ..rig.shell("true") });
     assert!(!error.is_recoverable && error.text.contains("../escape"), "{error}");
     assert_eq!(fs::read_dir(rig.host.runtime_dir.join("t")).map_or(0, Iterator::count), 0);
     assert_eq!(rig.host.cgroup.tasks(), []);
@@ -164,8 +167,7 @@ fn a_failed_step_is_told_by_name() {
         let slot = task.wait(Phase::ExecFailed);
         assert_eq!((slot.stage, slot.exec_error().as_deref()), (stage, Some(want)));
         assert_eq!(slot.started.mono, Mono(0), "it never began");
-        assert!(matches!(shim::end_of(&slot), Some(News::LaunchFailed { is_recoverable: false, .. })));
-        shim::remove(&rig.host.runtime_dir, launch.inv).expect("free");
+        shim::remove(&rig.host.runtime_dir, launch.inv, None).expect("free");
     }
 }
 
@@ -180,7 +182,7 @@ fn memory_beyond_the_limit_is_told_as_such() {
     let slot = rig.start(&launch).wait(Phase::Done);
     assert_eq!((slot.exit_kind, slot.code), (ExitKind::Signal, 9));
     assert!(slot.has(FLAG_OOM) && !slot.has(FLAG_FORCED) && slot.oom_end > slot.oom_base);
-    assert!(matches!(shim::end_of(&slot), Some(News::Exited { code: 137, signal: 9, oom_killed: true, .. })));
+    assert_eq!(slot.ended(), Some(Ended { exit_code: 137, signal: 9, is_oom_killed: true }));
     assert!(rig.host.cgroup.oom_kills(rig.alloc, "t").is_some_and(|kills| kills > 0));
 
     // The same task again, within its limit: the count of the last life is not its own.
@@ -240,7 +242,7 @@ fn the_control_socket() {
     assert_eq!(task.ask(Op::Stop { signal: 99, timeout_ms: 1 }), Some(Answer::Err { errno: nix::libc::EINVAL }));
     assert_eq!(task.signal(0, Scope::Main), Some(Answer::Ok));
     assert_eq!(task.ask(Op::Restarts { restart_n: 4, interval_started: Mono(9) }), Some(Answer::Ok));
-    assert_eq!(shim::read_slot(&task.dir).map(|slot| (slot.restart_n, slot.interval_started)), Some((4, Mono(9))));
+    assert_eq!(task.record().map(|slot| (slot.restart_n, slot.interval_started)), Some((4, Mono(9))));
 
     // A signal reaches the main process; the shell's `read` is interrupted, so the loop goes round.
     assert_eq!(task.signal(nix::libc::SIGUSR1, Scope::Group), Some(Answer::Ok));
@@ -262,7 +264,7 @@ fn the_control_socket() {
 
 /// A runtime folder made by hand; the task would make a file.
 fn folder(rig: &Rig, inv: Inv, spec: &[u8]) -> std::path::PathBuf {
-    let dir = shim::folder(&rig.host.runtime_dir, inv);
+    let dir = shim::folder::path(&rig.host.runtime_dir, inv);
     fs::create_dir_all(&dir).expect("folder");
     for (name, bytes) in [("lock", &[][..]), ("state", &[0; 1024]), ("spec", spec)] {
         fs::write(dir.join(name), bytes).expect("written");
@@ -298,9 +300,9 @@ fn a_shim_that_may_not_or_cannot_run_its_task_says_why() {
     };
 
     let dir = folder(&rig, Inv(1), &good);
-    let lock = shim::try_lock(&dir).expect("there").expect("free");
+    let lock = shim::folder::try_lock(&dir).expect("there").expect("free");
     assert_eq!(refused(&dir), "lock: Try again");
-    assert_eq!(shim::read_slot(&dir), None);
+    assert_eq!(shim::slot(&rig.host.runtime_dir, Inv(1)).expect("readable"), None);
     drop(lock);
     fs::remove_file(dir.join("lock")).expect("given up");
     assert_eq!(refused(&dir), "lock: No such file or directory");
@@ -335,7 +337,7 @@ fn a_supervisor_that_does_not_become_ready_is_ended() {
     nix::unistd::mkfifo(&dir.join("spec"), nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("pipe");
     let late = spawn::shim(&rig.host.shim_exe, dir.as_os_str(), Duration::from_millis(300));
     assert!(matches!(late, Err(StartError::Late { is_gone: true })), "{late:?}");
-    assert!(shim::try_lock(&dir).expect("there").is_some());
+    assert!(shim::folder::try_lock(&dir).expect("there").is_some());
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fmt, fs, io};
@@ -16,9 +15,9 @@ use dunlin_runtime::driver::{self, Host, Launch, LaunchError};
 use dunlin_runtime::id::{AllocId, Inv};
 use dunlin_runtime::proc::pidfd::Process;
 use dunlin_runtime::proc::usage;
-use dunlin_runtime::shim;
 use dunlin_runtime::shim::record::{Phase, Slot};
 use dunlin_runtime::shim::wire::{Answer, DATAGRAM_BYTES_MAX, Op, Scope};
+use dunlin_runtime::shim::{self, Attached};
 use dunlin_runtime::spec::Resources;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -73,7 +72,7 @@ impl Rig {
             alloc_root: root.join("alloc"),
             runtime_dir: root.join("run"),
             shim_exe: env!("CARGO_BIN_EXE_dunlin-shim-alone").into(),
-            cgroup: Arc::new(groups.open(&parent)),
+            cgroup: groups.open(&parent),
             boot_id: BOOT,
             path: "/usr/bin:/bin".into(),
             pids_max: 256,
@@ -257,7 +256,7 @@ impl Drop for Rig {
 /// The agent's view of one invocation.
 pub struct Task {
     pub inv: Inv,
-    pub dir: PathBuf,
+    runtime_dir: PathBuf,
     socket: Option<OwnedFd>,
     /// Phases told, in order.
     pub told: Vec<Phase>,
@@ -266,8 +265,12 @@ pub struct Task {
 
 impl Task {
     pub fn adopt(runtime_dir: &Path, inv: Inv) -> Self {
-        let dir = shim::folder(runtime_dir, inv);
-        let mut task = Self { inv, socket: shim::connect(&dir).ok(), dir, told: Vec::new(), slot: Slot::default() };
+        let socket = match shim::attach(runtime_dir, inv) {
+            Ok(Attached::Live(socket)) => Some(socket),
+            Ok(Attached::Gone(_)) => None,
+            Err(why) => panic!("{why}"),
+        };
+        let mut task = Self { inv, runtime_dir: runtime_dir.into(), socket, told: Vec::new(), slot: Slot::default() };
         match task.ask(Op::Hello { version: 1 }) {
             Some(Answer::State { slot, version: 1 }) => task.take(slot),
             Some(other) => panic!("HELLO: {other:?}"),
@@ -276,12 +279,17 @@ impl Task {
         let adopted = task.ask(Op::Adopt);
         assert!(matches!(adopted, Some(Answer::Ok) | None), "{adopted:?}");
         // Whatever happened between the two is in the slot, if not in an event.
-        if let Some(slot) = shim::read_slot(&task.dir)
+        if let Some(slot) = task.record()
             && slot.seq > task.slot.seq
         {
             task.take(slot);
         }
         task
+    }
+
+    /// The slot as it is in the folder now.
+    pub fn record(&self) -> Option<Slot> {
+        shim::slot(&self.runtime_dir, self.inv).ok().flatten()
     }
 
     fn take(&mut self, slot: Slot) {
@@ -292,7 +300,7 @@ impl Task {
     /// The shim has gone: what it left.
     fn lost(&mut self) {
         self.socket = None;
-        if let Some(slot) = shim::read_slot(&self.dir) {
+        if let Some(slot) = self.record() {
             self.take(slot);
         }
     }
@@ -321,7 +329,7 @@ impl Task {
     /// The next datagram; `None` = the shim has gone.
     pub fn receive(&mut self) -> Option<Answer> {
         let socket = self.socket.as_ref()?;
-        assert!(wait_readable(socket), "the shim says nothing; slot: {:?}", shim::read_slot(&self.dir));
+        assert!(wait_readable(socket), "the shim says nothing; slot: {:?}", self.record());
         let mut bytes = [0; DATAGRAM_BYTES_MAX];
         match recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
             Ok(n) if n > 0 => Some(Answer::decode(&bytes[..n]).expect("a datagram of ours")),

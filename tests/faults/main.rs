@@ -1,3 +1,0 @@
-//! Does the kernel agree? Real processes: killed, stuck, out of memory, out of disk.
-
-mod shim;
