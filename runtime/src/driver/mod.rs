@@ -170,7 +170,8 @@ pub fn launch(host: &Host, launch: &Launch) -> Result<(), LaunchError> {
         .map_err(|error| LaunchError::of_machine(&error.path.to_string_lossy(), &error.source));
     let started = place.and_then(|place| {
         let spec = encode(host, launch, &prepared, &task_dir, &place)?;
-        let runtime = folder::make(&host.runtime_dir, launch.inv, &spec).map_err(|error| LaunchError::of_machine("runtime folder", &error))?;
+        let runtime =
+            folder::make(&host.runtime_dir, launch.inv, &spec).map_err(|error| LaunchError::of_machine("runtime folder", &error))?;
         start(host, launch.inv, &runtime)
     });
     if started.is_err() {

@@ -68,10 +68,7 @@ impl Process {
 
 /// Waits until `fd` can be read or has ended, at most `limit`.
 pub(crate) fn wait_readable(fd: &OwnedFd, limit: Duration) -> bool {
-    let spec = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let spec = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
     matches!(poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&spec)), Ok(n) if n > 0)
 }
 
