@@ -64,7 +64,7 @@ pub struct Launch {
     pub driver: DriverKind,
     /// Path or name of the program.
     pub command: String,
-    /// Arguments after argv[0].
+    /// Arguments after `argv[0]`.
     pub args: Vec<String>,
     /// Environment.
     pub env: BTreeMap<String, String>,
@@ -138,7 +138,7 @@ impl LaunchError {
 /// What a driver makes of a launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
-    /// What is executed; argv[0] too.
+    /// What is executed; `argv[0]` too.
     pub exec: PathBuf,
     /// Who it runs as; `None` = the agent's user.
     pub user: Option<Ids>,

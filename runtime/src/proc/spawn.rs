@@ -23,7 +23,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::pidfd::Process;
 use crate::shim::spec::Ids;
 
-/// argv[0] of a shim: the same executable does other work under this name.
+/// `argv[0]` of a shim: the same executable does other work under this name.
 pub const SHIM_ARG0: &str = "dunlin-shim";
 
 /// What a shim says on its standard output before it closes it, one line: `pid <n> <start>` first, then `ready` or `error <text>`.
