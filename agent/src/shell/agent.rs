@@ -238,7 +238,16 @@ async fn serve(
     let folders = alloc_folders(&config.alloc_dir);
     core.restore(now, facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
     let timer = WakeTimer::new().map_err(|why| Refused::new("timer", why))?;
-    let shell = Shell::new(Parts { core, exec: exec.clone(), store: store_thread, supervisors, worker, timer, host: host.clone(), exit: tell_exit });
+    let shell = Shell::new(Parts {
+        core,
+        exec: exec.clone(),
+        store: store_thread,
+        supervisors,
+        worker,
+        timer,
+        host: host.clone(),
+        exit: tell_exit,
+    });
     server_slot.set(&shell);
 
     exec.spawn(follow_store(shell.clone(), told_store)).detach();
