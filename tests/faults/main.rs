@@ -1,8 +1,11 @@
 //! Does the kernel agree? Real processes, killed at the worst moment.
 
 mod agent_killed;
+mod ends;
 mod job;
+mod replaced;
 mod smoke;
+mod supervised;
 
 use std::time::{Duration, Instant};
 
