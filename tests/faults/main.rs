@@ -6,6 +6,7 @@ mod job;
 mod replaced;
 mod smoke;
 mod supervised;
+mod writes;
 
 use std::time::{Duration, Instant};
 
