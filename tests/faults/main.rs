@@ -2,6 +2,7 @@
 
 mod agent_killed;
 mod ends;
+mod flood;
 mod job;
 mod replaced;
 mod smoke;
