@@ -5,6 +5,7 @@
 //! Never: a clock, a socket, a file, randomness of its own (invariant I2); reads go through the store's view.
 //! Invariant I3: a reply, a start or a stop is held under the batch that justifies it and let go by [`Event::Committed`].
 //! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
+//! While the disk refuses, reads are answered from memory (a read never hangs) and writes are refused; nothing else is let go.
 //! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there.
 
 mod collect;
@@ -157,6 +158,8 @@ pub enum Effect {
 #[derive(Debug)]
 enum Held {
     Effect(Effect),
+    /// An answer that may show rows of the batch and changes nothing.
+    Shown { id: RequestId, reply: Reply },
     /// The allocation may begin.
     Begin(AllocId),
 }
@@ -355,10 +358,10 @@ impl Core {
         self.out.pop_front()
     }
 
-    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3).
+    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3) and the disk takes it.
     #[must_use]
     pub fn shown(&self) -> Option<crate::store::view::View<'_>> {
-        (self.durable >= self.sealed).then(|| self.store.view())
+        (self.durable >= self.sealed || self.disk_error.is_some()).then(|| self.store.view())
     }
 
     /// The configuration and the node.
@@ -389,7 +392,8 @@ impl Core {
     fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {
         let is_write = !matches!(request.method, Method::Get | Method::Head | Method::Options);
         if is_write && let Some(refusal) = self.refuse_write() {
-            return self.reply(id, api::refusal(refusal, Vec::new()));
+            // Shows nothing, so it waits for nothing.
+            return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
         match outcome {
@@ -426,11 +430,12 @@ impl Core {
 
     fn reply(&mut self, id: RequestId, reply: Reply) {
         // A read may have seen what a batch on its way to the disk holds: it waits for that batch.
-        self.hold(self.sealed, Held::Effect(Effect::Respond { id, reply }));
+        self.hold(self.sealed, Held::Shown { id, reply });
     }
 
     fn hold(&mut self, seq: Seq, held: Held) {
-        if seq <= self.durable {
+        let is_readable = matches!(held, Held::Shown { .. }) && self.disk_error.is_some();
+        if seq <= self.durable || is_readable {
             self.release(held);
         } else {
             self.held.entry(seq).or_default().push(held);
@@ -440,6 +445,7 @@ impl Core {
     fn release(&mut self, held: Held) {
         match held {
             Held::Effect(effect) => self.out.push_back(effect),
+            Held::Shown { id, reply } => self.out.push_back(Effect::Respond { id, reply }),
             Held::Begin(alloc) => self.runs.may_begin(alloc),
         }
     }
@@ -458,19 +464,17 @@ impl Core {
     /// The decisions stand in memory and are tried again; who asked is told that they are not safe yet.
     fn commit_failed(&mut self, seq: Seq, text: String) {
         log::error!("store: batch {} could not be written: {text}; it is kept in memory and tried again", seq.0);
-        let waiting = self.held.range_mut(..=seq).flat_map(|(_, held)| held.iter_mut());
-        let mut told = Vec::new();
-        for held in waiting {
-            if let Held::Effect(Effect::Respond { id, .. }) = held {
-                told.push(*id);
+        let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
+        for (at, all) in &mut self.held {
+            for held in std::mem::take(all) {
+                match held {
+                    Held::Effect(Effect::Respond { id, .. }) if *at <= seq => {
+                        self.out.push_back(Effect::Respond { id, reply: api::refusal(error.clone(), Vec::new()) });
+                    }
+                    Held::Shown { id, reply } => self.out.push_back(Effect::Respond { id, reply }),
+                    Held::Effect(_) | Held::Begin(_) => all.push(held),
+                }
             }
-        }
-        for held in self.held.values_mut() {
-            held.retain(|held| !matches!(held, Held::Effect(Effect::Respond { id, .. }) if told.contains(id)));
-        }
-        for id in told {
-            let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
-            self.out.push_back(Effect::Respond { id, reply: api::refusal(error, Vec::new()) });
         }
         self.disk_error = Some(text);
     }
@@ -552,13 +556,13 @@ impl Core {
     }
 
     fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-        if let Some(batch) = self.store.seal(now) {
-            self.sealed = batch.seq;
-            let soft = std::mem::take(&mut self.held_soft);
-            self.held.entry(batch.seq).or_default().extend(soft);
-            self.out.push_back(Effect::Commit(batch));
-        }
-        self.send(reply);
+        let Some(batch) = self.store.seal(now) else { return self.send(reply) };
+        self.sealed = batch.seq;
+        let soft = std::mem::take(&mut self.held_soft);
+        let held = self.held.entry(batch.seq).or_default();
+        held.extend(soft);
+        held.extend(reply.map(|(id, reply)| Held::Effect(Effect::Respond { id, reply })));
+        self.out.push_back(Effect::Commit(batch));
     }
 
     /// Starts and stops what rows ask for, stores what machines did, and again, until nothing moves.
