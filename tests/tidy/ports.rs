@@ -8,6 +8,7 @@ const PORTS: &[(&str, &[&str])] = &[
     ("postcard", &["agent/src/store/", "runtime/src/shim/"]),
     ("hyper", &["agent/src/shell/"]),
     ("smol", &["agent/src/shell/"]),
+    ("futures_rustls", &["agent/src/shell/tls.rs"]),
     ("http_body_util", &["agent/src/shell/"]),
     (
         "nix",
