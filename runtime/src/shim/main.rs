@@ -27,7 +27,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::machine::{Act, Exit, Fact, Machine, OomRule};
 use super::pump::{CHUNK_BYTES, Pump};
-use super::record::{ExitKind, LogFigures, STATE_BYTES, Slot};
+use super::record::{ExitKind, LogFigures, Phase, STATE_BYTES, Slot};
 use super::spec::{SPEC_BYTES_MAX, Spec, text_of};
 use super::sweep::{self, Groups};
 use super::wire::{Answer, Op, Scope, VERSION, WireError};
@@ -467,11 +467,7 @@ impl Shim {
                     }
                     self.machine.handle(now, Fact::Drained);
                 }
-                Act::Leave => {
-                    // The lock first: who hears the end of a connection finds the folder free.
-                    let _ = flock(&self.lock, FlockOperation::Unlock);
-                    std::process::exit(0);
-                }
+                Act::Leave => std::process::exit(0),
             }
         }
     }
@@ -486,6 +482,10 @@ impl Shim {
     }
 
     fn tell(&mut self) {
+        if matches!(self.machine.slot().phase, Phase::Done | Phase::ExecFailed) {
+            // Nothing is left to guard. Who hears the last word finds the folder free to remove.
+            let _ = flock(&self.lock, FlockOperation::Unlock);
+        }
         let event = Answer::Event(*self.machine.slot()).encode();
         self.conns.retain(|conn| !conn.is_adopter || send(&conn.fd, &event));
     }
