@@ -212,7 +212,8 @@ fn a_node_is_filtered_with_its_reason() {
 fn distinct_hosts_means_one_here() {
     let vars = vars();
     let site = site(&vars, WIDE);
-    let job = job(&two("service", 2).to_json().unwrap().replacen("\"Constraints\":null", r#""Constraints":[{"Operand":"distinct_hosts"}]"#, 1));
+    let job =
+        job(&two("service", 2).to_json().unwrap().replacen("\"Constraints\":null", r#""Constraints":[{"Operand":"distinct_hosts"}]"#, 1));
     let mut used = Used::new([].iter(), Some(&job), &site);
     let group = job.group("g").unwrap();
     assert!(used.place(&job, group, &slot(0), &site, &mut rng()).is_ok());
