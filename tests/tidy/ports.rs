@@ -18,6 +18,7 @@ const PORTS: &[(&str, &[&str], bool)] = &[
     ("postcard", &["agent/src/store/", "runtime/src/shim/"], false),
     ("hyper", &["agent/src/shell/"], false),
     ("smol", &["agent/src/shell/"], false),
+    ("futures_rustls", &["agent/src/shell/tls.rs"], false),
     ("nix", &["hal/src/linux/", "agent/src/shell/"], true),
     // The log waits for a stderr that is full: an edge in one line.
     ("rustix", &["hal/src/linux/", "agent/src/shell/", "agent/src/log.rs"], true),
