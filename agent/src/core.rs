@@ -402,7 +402,9 @@ impl Core {
             return Some(ApiError::new(429, "too many concurrent requests"));
         }
         let (bytes, max) = (self.store.file_bytes(), self.setting.budget.store_bytes_max);
-        (bytes > max).then(|| ApiError::new(500, format!("the store is full ({bytes} of {max} bytes): stop and purge jobs, or collect finished allocations")))
+        (bytes > max).then(|| {
+            ApiError::new(500, format!("the store is full ({bytes} of {max} bytes): stop and purge jobs, or collect finished allocations"))
+        })
     }
 
     fn reply(&mut self, id: RequestId, reply: Reply) {

@@ -120,7 +120,13 @@ mod tests {
     fn uuid_text_round_trips_and_refuses_all_else() {
         let text = "29fbd40e-dc6c-9f86-343d-95c29ddd20f9";
         assert_eq!(AllocId::parse(text).map(|id| id.to_string()).as_deref(), Some(text));
-        for bad in ["", "29fbd40e", "29fbd40e-dc6c-9f86-343d-95c29ddd20fg", "29fbd40e_dc6c-9f86-343d-95c29ddd20f9", "29fbd40edc6c9f86343d95c29ddd20f9ffff"] {
+        for bad in [
+            "",
+            "29fbd40e",
+            "29fbd40e-dc6c-9f86-343d-95c29ddd20fg",
+            "29fbd40e_dc6c-9f86-343d-95c29ddd20f9",
+            "29fbd40edc6c9f86343d95c29ddd20f9ffff",
+        ] {
             assert_eq!(AllocId::parse(bad), None, "{bad}");
         }
     }

@@ -112,7 +112,7 @@ impl TaskSpec {
 pub struct Program {
     /// Path or name to look up.
     pub command: String,
-    /// Arguments after argv[0].
+    /// Arguments after `argv[0]`.
     pub args: Vec<String>,
     /// Absolute working directory; empty = the driver's default.
     pub work_dir: String,

@@ -117,7 +117,8 @@ pub fn answer(stream: TcpStream) -> io::Result<Incoming> {
     let mut stream = BufReader::new(stream);
     let mut line = String::new();
     stream.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| io::Error::other(format!("no status: {line:?}")))?;
+    let status =
+        line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| io::Error::other(format!("no status: {line:?}")))?;
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();

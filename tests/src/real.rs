@@ -186,7 +186,8 @@ impl Real {
     #[track_caller]
     pub fn allocs(&self, job: &str, n: usize, is_so: impl Fn(&Value) -> bool) -> Vec<Value> {
         let path = format!("/v1/job/{job}/allocations");
-        let all = self.wait(&path, Duration::from_secs(60), |all| all.as_array().is_some_and(|all| all.len() >= n && all.iter().all(&is_so)));
+        let all =
+            self.wait(&path, Duration::from_secs(60), |all| all.as_array().is_some_and(|all| all.len() >= n && all.iter().all(&is_so)));
         all.as_array().cloned().unwrap_or_default()
     }
 

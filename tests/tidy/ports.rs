@@ -9,11 +9,53 @@ const PORTS: &[(&str, &[&str])] = &[
     ("hyper", &["agent/src/shell/"]),
     ("smol", &["agent/src/shell/"]),
     ("http_body_util", &["agent/src/shell/"]),
-    ("nix", &["hal/src/linux/", "runtime/src/proc/", "runtime/src/cgroup/", "runtime/src/shim/", "runtime/src/fs/", "runtime/src/alloc/dir.rs", "runtime/src/driver/", "agent/src/shell/"]),
-    ("rustix", &["hal/src/linux/", "runtime/src/proc/", "runtime/src/cgroup/", "runtime/src/shim/", "runtime/src/fs/", "runtime/src/alloc/dir.rs", "runtime/src/driver/", "agent/src/shell/"]),
-    ("std::fs", &["hal/src/linux/", "runtime/src/proc/", "runtime/src/cgroup/", "runtime/src/shim/", "runtime/src/fs/", "runtime/src/alloc/dir.rs", "runtime/src/driver/", "agent/src/shell/", "agent/src/cli/", "agent/src/store/backend.rs", "agent/src/config/file.rs"]),
+    (
+        "nix",
+        &[
+            "hal/src/linux/",
+            "runtime/src/proc/",
+            "runtime/src/cgroup/",
+            "runtime/src/shim/",
+            "runtime/src/fs/",
+            "runtime/src/alloc/dir.rs",
+            "runtime/src/driver/",
+            "agent/src/shell/",
+        ],
+    ),
+    (
+        "rustix",
+        &[
+            "hal/src/linux/",
+            "runtime/src/proc/",
+            "runtime/src/cgroup/",
+            "runtime/src/shim/",
+            "runtime/src/fs/",
+            "runtime/src/alloc/dir.rs",
+            "runtime/src/driver/",
+            "agent/src/shell/",
+        ],
+    ),
+    (
+        "std::fs",
+        &[
+            "hal/src/linux/",
+            "runtime/src/proc/",
+            "runtime/src/cgroup/",
+            "runtime/src/shim/",
+            "runtime/src/fs/",
+            "runtime/src/alloc/dir.rs",
+            "runtime/src/driver/",
+            "agent/src/shell/",
+            "agent/src/cli/",
+            "agent/src/store/backend.rs",
+            "agent/src/config/file.rs",
+        ],
+    ),
     ("std::net", &["agent/src/shell/", "agent/src/cli/", "hal/src/linux/"]),
-    ("std::process", &["runtime/src/proc/", "runtime/src/shim/", "runtime/src/driver/", "agent/src/shell/", "agent/src/cli/", "agent/src/main.rs"]),
+    (
+        "std::process",
+        &["runtime/src/proc/", "runtime/src/shim/", "runtime/src/driver/", "agent/src/shell/", "agent/src/cli/", "agent/src/main.rs"],
+    ),
     ("std::thread", &["agent/src/shell/"]),
     ("std::env", &["agent/src/shell/", "agent/src/cli/", "agent/src/main.rs"]),
     ("SystemTime::now", &["hal/src/linux/"]),
@@ -31,7 +73,9 @@ fn each_port_has_its_door() {
                     let before = line[..at].chars().next_back();
                     let after = line[at + name.len()..].chars().next();
                     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-                    !is_word(before) && !is_word(after) && (name.contains("::") || after == Some(':') || line.trim_start().starts_with("use "))
+                    !is_word(before)
+                        && !is_word(after)
+                        && (name.contains("::") || after == Some(':') || line.trim_start().starts_with("use "))
                 });
                 if is_named && !doors.iter().any(|door| source.path.starts_with(door)) {
                     faults.push(format!("{}:{n}: `{name}` belongs behind {}", source.path, doors.join(", ")));

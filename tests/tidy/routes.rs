@@ -17,6 +17,7 @@ fn the_route_table_is_the_golden_one() {
 fn every_route_has_a_line_in_the_documents() {
     let docs = std::fs::read_to_string(root().join("docs/api.md")).expect("docs/api.md");
     let table = dunlin::api::route::table_text(dunlin::api::FAMILIES);
-    let missing: Vec<&str> = table.lines().filter_map(|row| row.split(' ').next()).filter(|pattern| !docs.contains(&format!("`{pattern}`"))).collect();
+    let missing: Vec<&str> =
+        table.lines().filter_map(|row| row.split(' ').next()).filter(|pattern| !docs.contains(&format!("`{pattern}`"))).collect();
     assert!(missing.is_empty(), "docs/api.md lacks {missing:?}");
 }

@@ -24,6 +24,14 @@ pub struct Reply {
     pub stream_of: Option<AllocId>,
 }
 
+impl Reply {
+    /// A reply that is no stream.
+    #[must_use]
+    pub fn new(head: Head, body: Body) -> Self {
+        Self { head, body, stream_of: None }
+    }
+}
+
 /// What follows a reply's head.
 pub enum Body {
     /// All of it.

@@ -11,9 +11,8 @@ use super::route::{Acl, Family, client};
 use super::{Answer, Ask, Cx};
 
 /// The routes.
-pub const FAMILY: Family = Family {
-    routes: &[client("/v1/client/stats", Acl::NodeRead, stats), client("/v1/client/gc", Acl::NodeWrite, collect_all)],
-};
+pub const FAMILY: Family =
+    Family { routes: &[client("/v1/client/stats", Acl::NodeRead, stats), client("/v1/client/gc", Acl::NodeWrite, collect_all)] };
 
 /// Only this node can be asked (`spec/http-api.md` 9.2).
 fn check_node(cx: &Cx<'_>, ask: &Ask<'_>) -> Result<(), ApiError> {
@@ -101,12 +100,7 @@ struct Disk<'a> {
 
 fn host<'a>(now: Now, usage: &'a Usage) -> Host<'a> {
     Host {
-        memory: Memory {
-            total: usage.memory.total,
-            available: usage.memory.available,
-            used: usage.memory.used,
-            free: usage.memory.free,
-        },
+        memory: Memory { total: usage.memory.total, available: usage.memory.available, used: usage.memory.used, free: usage.memory.free },
         cpu: usage
             .cores
             .iter()

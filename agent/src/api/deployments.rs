@@ -7,10 +7,7 @@ use crate::store::Table;
 
 /// The routes.
 pub const FAMILY: Family = Family {
-    routes: &[
-        read("/v1/deployments", Acl::ReadJob, Table::Jobs, list),
-        read("/v1/deployment/{id}", Acl::ReadJob, Table::Jobs, info),
-    ],
+    routes: &[read("/v1/deployments", Acl::ReadJob, Table::Jobs, list), read("/v1/deployment/{id}", Acl::ReadJob, Table::Jobs, info)],
 };
 
 fn list(cx: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {

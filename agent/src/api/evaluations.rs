@@ -28,7 +28,8 @@ const RELATED_MAX: usize = 64;
 
 fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let (job, status) = (ask.query.text("job").to_owned(), ask.query.text("status").to_owned());
-    if !ask.query.text("filter").is_empty() && !(job.is_empty() && status.is_empty()) {
+    let has_others = !job.is_empty() || !status.is_empty();
+    if !ask.query.text("filter").is_empty() && has_others {
         return Err(ApiError::new(400, "Filter expression cannot be used with other filter parameters"));
     }
     let common = ask.query.common()?;

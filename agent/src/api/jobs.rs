@@ -99,7 +99,8 @@ fn decode<T: serde::de::DeserializeOwned>(cx: &Cx<'_>, body: &[u8]) -> Result<(T
 
 /// Faults of a canonical job, and what it should know.
 fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
-    let template = |source: &str, left: &str, right: &str| template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string());
+    let template =
+        |source: &str, left: &str, right: &str| template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string());
     validate::validate(job, &validate::Checks { template: &template })?;
     // `memory_max` is honoured where the kernel can: nothing has to be switched on.
     Ok(validate::warnings(job, unknown, true))
@@ -311,7 +312,8 @@ fn put_new_version(cx: &mut Cx<'_>, key: &JobKey, job: &Job, spec: String, known
         None => JobRow { create_index: index, ..JobRow::default() },
     };
     row.is_stopped = false;
-    row.status = if stub.is_periodic || stub.is_parameterized || stub.kind == JobKind::System { JobStatus::Running } else { JobStatus::Pending };
+    row.status =
+        if stub.is_periodic || stub.is_parameterized || stub.kind == JobKind::System { JobStatus::Running } else { JobStatus::Pending };
     row.modify_index = index;
     row.job_modify_index = index;
     row.summary_modify_index = index;
@@ -319,7 +321,8 @@ fn put_new_version(cx: &mut Cx<'_>, key: &JobKey, job: &Job, spec: String, known
     for group in &job.task_groups {
         summary::entry(&mut row.summary, &group.name);
     }
-    let version = JobVersion { version: row.version, is_stable: false, is_stopped: false, job_modify_index: index, submit_at: cx.now.wall, spec };
+    let version =
+        JobVersion { version: row.version, is_stable: false, is_stopped: false, job_modify_index: index, submit_at: cx.now.wall, spec };
     cx.store.put_job_version(key, &version);
     drop_old_versions(cx, key)?;
     Ok(row)
@@ -384,7 +387,9 @@ fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let has_meta = ask.query.flag("meta", false)?;
     let source = Source::jobs(&common.namespace, &common.prefix);
     let index = cx.store.table_index(Table::Jobs);
-    let show = move |view: &crate::store::view::View<'_>, (key, row): &(JobKey, JobRow), out: &mut Vec<u8>| show::job_stub(view, key, row, has_meta, out);
+    let show = move |view: &crate::store::view::View<'_>, (key, row): &(JobKey, JobRow), out: &mut Vec<u8>| {
+        show::job_stub(view, key, row, has_meta, out)
+    };
     list::answer(cx, source, &common, index, Box::new(|_| true), Box::new(show))
 }
 
@@ -465,7 +470,8 @@ fn allocations(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     ask.query.flag("all", true)?;
     let index = cx.store.table_index(Table::Allocs);
     let node = cx.node.names();
-    let show = move |_: &crate::store::view::View<'_>, alloc: &Allocation, out: &mut Vec<u8>| show::alloc_stub(alloc, &node, true, false, out);
+    let show =
+        move |_: &crate::store::view::View<'_>, alloc: &Allocation, out: &mut Vec<u8>| show::alloc_stub(alloc, &node, true, false, out);
     list::answer(cx, Source::job_allocs(&key), &common, index, Box::new(|_| true), Box::new(show))
 }
 

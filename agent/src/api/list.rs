@@ -107,7 +107,7 @@ fn by_prefix(kind: &[u8], prefix: &str, what: &str) -> Result<Source, ApiError> 
         return Err(bad(format!("Invalid UUID length. UUID have 36 characters; got {}", prefix.chars().count())));
     }
     let digits: String = prefix.chars().filter(|&c| c != '-').collect();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(bad("Input (without hyphens) must be even length".to_owned()));
     }
     if let Some(c) = digits.chars().find(|c| !c.is_ascii_hexdigit()) {
@@ -301,7 +301,14 @@ impl<T: Listed> Rows for Listing<T> {
 ///
 /// # Errors
 /// When rows cannot be read.
-pub fn answer<T: Listed + 'static>(cx: &Cx<'_>, source: Source, common: &Common, index: u64, keep: Keep<T>, show: Show<T>) -> Result<Answer, ApiError> {
+pub fn answer<T: Listed + 'static>(
+    cx: &Cx<'_>,
+    source: Source,
+    common: &Common,
+    index: u64,
+    keep: Keep<T>,
+    show: Show<T>,
+) -> Result<Answer, ApiError> {
     let walk = |source| Walk {
         source,
         is_reverse: common.is_reverse,

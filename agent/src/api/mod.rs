@@ -214,7 +214,7 @@ pub fn dispatch(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Outcome 
 pub fn refusal(error: ApiError, headers: Vec<(&'static str, String)>) -> Reply {
     let mut head = Head::new(error.status, TEXT);
     head.headers.extend(headers);
-    Reply { head, body: Body::Full(error.text.into_bytes()), stream_of: None }
+    Reply::new(head, Body::Full(error.text.into_bytes()))
 }
 
 fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, ApiError> {

@@ -8,12 +8,8 @@ use super::{Answer, Ask, Cx};
 use crate::store::Table;
 
 /// The routes.
-pub const FAMILY: Family = Family {
-    routes: &[
-        read("/v1/namespaces", Acl::None, Table::Jobs, list),
-        read("/v1/namespace/{id}", Acl::None, Table::Jobs, info),
-    ],
-};
+pub const FAMILY: Family =
+    Family { routes: &[read("/v1/namespaces", Acl::None, Table::Jobs, list), read("/v1/namespace/{id}", Acl::None, Table::Jobs, info)] };
 
 /// Hash upstream shows for its default namespace.
 const DEFAULT_HASH: &str = "C7UbjDwBK0dK8wQq7Izg7SJIzaV+lIo2X7wRtzY3pSw=";

@@ -238,7 +238,9 @@ fn reserved(node: &Node) -> Reserved<'_> {
 
 fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let common = ask.query.common()?;
-    let flag = |key: &str| ask.query.flag(key, false).map_err(|_| ApiError::new(400, format!("Failed to parse node list fields: {key} is not a boolean")));
+    let flag = |key: &str| {
+        ask.query.flag(key, false).map_err(|_| ApiError::new(400, format!("Failed to parse node list fields: {key} is not a boolean")))
+    };
     let (has_resources, has_os) = (flag("resources")?, flag("os")?);
     let row = cx.store.view().node()?.unwrap_or_default();
     let node = cx.node;

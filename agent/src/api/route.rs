@@ -134,7 +134,8 @@ fn fit<'p>(pattern: &str, path: &'p str) -> Option<(Fit, &'p str)> {
 /// # Errors
 /// 404 with an empty body for an unknown path, 405 `Invalid method` for a known one, 400 for a path that cannot be decoded.
 pub fn find(families: &[&'static Family], method: Method, raw_path: &str) -> Result<Found, ApiError> {
-    let path = super::query::percent_decode(raw_path, false).ok_or_else(|| ApiError::new(400, format!("invalid path {raw_path:?}: not percent-encoded UTF-8")))?;
+    let path = super::query::percent_decode(raw_path, false)
+        .ok_or_else(|| ApiError::new(400, format!("invalid path {raw_path:?}: not percent-encoded UTF-8")))?;
     let mut best: Option<(Fit, &'static Route, &str)> = None;
     let mut is_known = false;
     for route in families.iter().flat_map(|family| family.routes) {

@@ -241,7 +241,8 @@ fn ports(alloc: &Allocation) -> Option<Vec<ShownPort<'_>>> {
 fn allocated<'a>(alloc: &'a Allocation, job: Option<&'a Job>) -> Allocated<'a> {
     let group = job.and_then(|job| job.group(&alloc.group));
     let lifecycle = |task: &str| group.and_then(|group| group.task(task)).and_then(|task| task.lifecycle.as_ref());
-    let is_static = |label: &str| group.is_some_and(|group| group.networks.iter().flat_map(|net| &net.reserved_ports).any(|port| port.label == label));
+    let is_static =
+        |label: &str| group.is_some_and(|group| group.networks.iter().flat_map(|net| &net.reserved_ports).any(|port| port.label == label));
     let of_kind = |wants_static: bool| -> Option<Vec<ShownPort<'a>>> {
         let some: Vec<_> = ports(alloc)?.into_iter().filter(|port| is_static(port.label) == wants_static).collect();
         (!some.is_empty()).then_some(some)
@@ -423,7 +424,13 @@ pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &
         None => None,
     };
     let grant = &alloc.grant;
-    let legacy = |cpu: u64, memory: u64, max: u64, disk: u32| Legacy { cpu, memory_mb: memory, memory_max_mb: max, disk_mb: disk, ..Legacy::default() };
+    let legacy = |cpu: u64, memory: u64, max: u64, disk: u32| Legacy {
+        cpu,
+        memory_mb: memory,
+        memory_max_mb: max,
+        disk_mb: disk,
+        ..Legacy::default()
+    };
     let max = |task: &crate::model::alloc::TaskGrant| u64::from(task.memory_max_mb.max(task.memory_mb));
     let whole = Whole {
         shared: shared(alloc, node, true),

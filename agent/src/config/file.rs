@@ -1,6 +1,6 @@
 //! Configuration files: JSON with Nomad's keys -> settings of a [`Draft`]. Pure but for [`read`].
 //!
-//! The table of [`keys`](super::keys) says which keys exist and what form they have; [`set`] says what those that mean
+//! The table of [`keys`] says which keys exist and what form they have; [`set`] says what those that mean
 //! something here do. A block may also be a list of objects, as HCL's JSON form writes it.
 //! Bounds: [`FILES_MAX`] files of [`FILE_BYTES_MAX`]; nesting is serde_json's 128.
 

@@ -35,7 +35,14 @@ pub fn spec(view: &View<'_>, alloc: &Allocation, setting: &Setting) -> Result<Al
     Ok(lowered.unwrap_or_else(|| {
         let why = format!("version {} of job {} cannot be read from the store", alloc.job_version, alloc.job.id);
         let tasks = alloc.tasks.iter().map(|task| TaskSpec::failed(&task.name, why.clone()));
-        AllocSpec { id: alloc.id, name: alloc.name(), index: alloc.index, group: alloc.group.clone(), tasks: tasks.collect(), ..AllocSpec::default() }
+        AllocSpec {
+            id: alloc.id,
+            name: alloc.name(),
+            index: alloc.index,
+            group: alloc.group.clone(),
+            tasks: tasks.collect(),
+            ..AllocSpec::default()
+        }
     }))
 }
 

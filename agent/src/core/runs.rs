@@ -158,7 +158,9 @@ impl Runs {
             match effect {
                 Effect::Changed(class) => changed = changed.max(Some(class)),
                 Effect::Launch { task, inv, window } => effects.push(TaskEffect::Launch { task, inv, window }),
-                Effect::Stop { inv, signal, timeout_ms, .. } => effects.push(TaskEffect::Supervise { inv, op: Op::Stop { signal, timeout_ms } }),
+                Effect::Stop { inv, signal, timeout_ms, .. } => {
+                    effects.push(TaskEffect::Supervise { inv, op: Op::Stop { signal, timeout_ms } })
+                }
                 Effect::Signal { inv, signal, .. } => effects.push(TaskEffect::Supervise { inv, op: Op::Signal { signal } }),
                 Effect::Consumed { task, inv } => {
                     let task = run.machine.spec().tasks.get(task).map(|spec| spec.name.clone()).unwrap_or_default();

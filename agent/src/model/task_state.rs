@@ -280,7 +280,11 @@ fn flat(event: &TaskEvent) -> Flat<'_> {
         EventKind::SiblingFailed { task } => Flat {
             r#type: "Sibling Task Failed",
             failed_sibling: task,
-            display_message: if task.is_empty() { "Task's sibling failed".into() } else { format!("Task's sibling {} failed", go_text::quote(task)).into() },
+            display_message: if task.is_empty() {
+                "Task's sibling failed".into()
+            } else {
+                format!("Task's sibling {} failed", go_text::quote(task)).into()
+            },
             details: details([given("failed_sibling", task)]),
             ..base
         },

@@ -1,4 +1,4 @@
-//! This node: who it is ([`identity`]) and what it offers ([`fingerprint`]). Pure: facts in, plain values out.
+//! This node: who it is ([`identity`]) and what it offers ([`mod@fingerprint`]). Pure: facts in, plain values out.
 
 pub mod fingerprint;
 pub mod identity;

@@ -148,23 +148,15 @@ impl Used {
         let asks_cores = group.tasks.iter().any(|task| task.resources.as_ref().is_some_and(|ask| ask.cores.unwrap_or(0) > 0));
         let asks_devices = group.tasks.iter().any(|task| task.resources.as_ref().is_some_and(|ask| !ask.devices.is_empty()));
         let wanted = self.room.plus(Room::of(&grant));
-        let exhausted = wanted.exhausted_in(site.room).or_else(|| {
-            if asks_cores {
-                Some("cores")
-            } else if asks_devices {
-                Some("devices")
-            } else if self.allocs_n >= site.allocs_max {
-                Some("allocations")
-            } else {
-                None
-            }
-        });
+        let others = [(asks_cores, "cores"), (asks_devices, "devices"), (self.allocs_n >= site.allocs_max, "allocations")];
+        let exhausted = wanted.exhausted_in(site.room).or_else(|| others.iter().find(|(is_so, _)| *is_so).map(|(_, name)| *name));
         if let Some(exhausted) = exhausted {
             metric.exhausted = exhausted.to_owned();
             return Err(metric);
         }
         // The old place of ports, in the task's resources, is read like a group network.
-        let networks = group.networks.iter().chain(group.tasks.iter().filter_map(|task| task.resources.as_ref()).flat_map(|ask| &ask.networks));
+        let networks =
+            group.networks.iter().chain(group.tasks.iter().filter_map(|task| task.resources.as_ref()).flat_map(|ask| &ask.networks));
         for ask in networks {
             let Some((device, ip, mbits)) = site.network else {
                 metric.exhausted = "network: no addresses available for default network".to_owned();

@@ -39,7 +39,8 @@ pub fn process(store: &mut Store, site: &Site<'_>, now: Now, rng: &mut Rng, mut 
     let version = row.as_ref().map_or(0, |row| row.version);
     let allocs = allocs_of(store, &eval.job, &live, runs)?;
     let older = older_versions(store, &eval.job, &allocs, version)?;
-    let changes = reconcile::reconcile(runs, version, &allocs, |alloc| older.get(&alloc.job_version).and_then(|job| job.group(&alloc.group)));
+    let changes =
+        reconcile::reconcile(runs, version, &allocs, |alloc| older.get(&alloc.job_version).and_then(|job| job.group(&alloc.group)));
     let plan = fill(changes, runs, &live, site, rng);
     apply(store, now, rng, &mut eval, row, runs, plan)?;
     Ok(eval)

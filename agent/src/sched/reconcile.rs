@@ -37,7 +37,12 @@ pub struct Changes {
 /// Reconciles one job. `job` is `None` when it was stopped or purged. `version` is its newest version; `older` gives the
 /// group of an older version, to tell whether a change needs a new process. `allocs` holds all living allocations of the job
 /// and, of the ended ones, at least the newest of each slot.
-pub fn reconcile<'j>(job: Option<&'j Job>, version: u64, allocs: &[Allocation], mut older: impl FnMut(&Allocation) -> Option<&'j TaskGroup>) -> Changes {
+pub fn reconcile<'j>(
+    job: Option<&'j Job>,
+    version: u64,
+    allocs: &[Allocation],
+    mut older: impl FnMut(&Allocation) -> Option<&'j TaskGroup>,
+) -> Changes {
     let mut changes = Changes::default();
     let Some(job) = job else {
         changes.stop = active(allocs).map(|alloc| Stop { alloc: alloc.id, description: NOT_NEEDED }).collect();
@@ -91,7 +96,8 @@ fn group_changes<'j>(
             replaced.push(slot);
         }
     }
-    let is_held = |index: u32| allocs.iter().any(|alloc| alloc.group == group.name && alloc.index == index && holds_slot(kind, alloc, version));
+    let is_held =
+        |index: u32| allocs.iter().any(|alloc| alloc.group == group.name && alloc.index == index && holds_slot(kind, alloc, version));
     for index in (0..count).filter(|index| !taken.contains(index)) {
         if !is_held(index) {
             replaced.push(Slot { group: group.name.clone(), index, previous: AllocId::default() });

@@ -23,7 +23,8 @@ use dunlin_hal::linux::entropy::KernelPool;
 use dunlin_hal::linux::facts::Machine;
 use dunlin_hal::linux::volume::Mounted;
 use dunlin_hal::volume::Volume;
-use dunlin_runtime::cgroup::{Controller, Tree};
+use dunlin_runtime::alloc::dir;
+use dunlin_runtime::cgroup::{Controller, Removed, Tree};
 use dunlin_runtime::driver::Host;
 use dunlin_runtime::id::{AllocId, NodeId};
 use dunlin_runtime::proc::signal;
@@ -237,7 +238,16 @@ async fn serve(
     let folders = alloc_folders(&config.alloc_dir);
     core.restore(now, facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
     let timer = WakeTimer::new().map_err(|why| Refused::new("timer", why))?;
-    let shell = Shell::new(Parts { core, exec: exec.clone(), store: store_thread, supervisors, worker, timer, host, exit: tell_exit });
+    let shell = Shell::new(Parts {
+        core,
+        exec: exec.clone(),
+        store: store_thread,
+        supervisors,
+        worker,
+        timer,
+        host: host.clone(),
+        exit: tell_exit,
+    });
     server_slot.set(&shell);
 
     exec.spawn(follow_store(shell.clone(), told_store)).detach();
@@ -282,7 +292,43 @@ async fn serve(
     }
     drop(server);
     shell.close();
+    if is_dev {
+        leave_nothing(&host, &config);
+    }
     Ok(())
+}
+
+/// What a `-dev` agent made outside its temporary folder: mounts below allocations, their cgroups, its runtime folder (decision 27).
+/// Only what is named after an allocation of this agent is touched (decision 25).
+fn leave_nothing(host: &Host, config: &Config) {
+    let ours = alloc_folders(&config.alloc_dir);
+    for (alloc, task) in host.cgroup.tasks().into_iter().filter(|(alloc, _)| ours.contains(alloc)) {
+        // The kernel lets go of a group some moments after its last process.
+        for _ in 0..50 {
+            match host.cgroup.remove(alloc, &task) {
+                Ok(Removed::NotYet) => std::thread::sleep(Duration::from_millis(20)), // sleep: nothing else runs any more
+                Ok(Removed::Gone) => break,
+                Err(why) => {
+                    log::warn!("cgroup of alloc {alloc} task {task}: {why}");
+                    break;
+                }
+            }
+        }
+    }
+    if config.temporary.is_some() {
+        for alloc in ours {
+            if let Err(why) = dir::remove(&config.alloc_dir, alloc) {
+                log::warn!("alloc {alloc}: {why}");
+            }
+        }
+    }
+    if let Err(why) = fs::remove_dir_all(&host.runtime_dir) {
+        log::warn!("{}: {why}", host.runtime_dir.display());
+    }
+    // The folder above it goes with its last user.
+    if let Some(above) = host.runtime_dir.parent() {
+        let _ = fs::remove_dir(above);
+    }
 }
 
 /// Something that is made later than those who need it.

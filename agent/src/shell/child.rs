@@ -242,7 +242,9 @@ async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>
             Next::Said(0) => return Ok(()),
             Next::Said(n) => match Answer::decode(buf.get(..n).unwrap_or_default()) {
                 Ok(Answer::State { slot, .. } | Answer::Event(slot)) if told.slot(&slot, false) => return Ok(()),
-                Ok(Answer::Err { errno }) => log::warn!("task {}: supervisor refused: {}", told.duty.task, io::Error::from_raw_os_error(errno)),
+                Ok(Answer::Err { errno }) => {
+                    log::warn!("task {}: supervisor refused: {}", told.duty.task, io::Error::from_raw_os_error(errno))
+                }
                 Ok(_) => {}
                 Err(why) => log::warn!("task {}: supervisor said something unknown: {why:?}", told.duty.task),
             },

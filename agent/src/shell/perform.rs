@@ -199,14 +199,14 @@ impl Shell {
                     Timer::after(Duration::from_secs(REMOVE_RETRY_S[n.min(REMOVE_RETRY_S.len() - 1)])).await;
                 }
                 // A supervisor that has said its last word lets go of its folder a moment later.
-                for n in 0..REMOVE_RETRY_S.len() {
+                for wait_s in REMOVE_RETRY_S {
                     let runtime_dir = this.host.runtime_dir.clone();
                     match this.worker.run(move || shim::remove(&runtime_dir, inv, None)).await {
                         Ok(()) => return,
                         Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
                         Err(why) => return log::warn!("runtime folder {inv}: {why}"),
                     }
-                    Timer::after(Duration::from_secs(REMOVE_RETRY_S[n])).await;
+                    Timer::after(Duration::from_secs(wait_s)).await;
                 }
                 log::warn!("runtime folder {inv}: its supervisor does not end");
             })

@@ -44,7 +44,7 @@ impl From<Reply> for Answer {
 
 impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
-        Reply { head: Head::new(error.status, TEXT), body: Body::Full(error.text.into_bytes()), stream_of: None }.into()
+        Reply::new(Head::new(error.status, TEXT), Body::Full(error.text.into_bytes())).into()
     }
 }
 

@@ -285,7 +285,7 @@ struct Script {
 }
 
 fn full(status: u16, text: impl Into<String>) -> Answer {
-    Reply { head: Head::new(status, TEXT), body: Body::Full(text.into().into_bytes()) }.into()
+    Reply::new(Head::new(status, TEXT), Body::Full(text.into().into_bytes())).into()
 }
 
 impl Handler for Script {
@@ -306,19 +306,19 @@ impl Handler for Script {
                 if ask.query == "recalled" {
                     recall.recall();
                 }
-                Answer { reply: Reply { head: Head::default(), body: Body::Machine(machine) }, lease: Some(lease) }
+                Answer { reply: Reply::new(Head::default(), Body::Machine(machine)), lease: Some(lease) }
             };
             match ask.path.as_str() {
                 "/bodies" => full(200, bodies_n.to_string()),
                 "/long" => full(200, "x".repeat(16 << 20)),
                 "/hello" => full(200, "hello"),
-                "/empty" => Reply { head: Head { status: 200, headers: Vec::new() }, body: Body::Full(Vec::new()) }.into(),
+                "/empty" => Reply::new(Head { status: 200, headers: Vec::new() }, Body::Full(Vec::new())).into(),
                 "/index" => {
                     let mut head = Head::new(404, TEXT);
                     head.headers.push(("X-Nomad-Knownleader", "true".to_owned()));
                     head.headers.push(("Vary", "Origin".to_owned()));
                     head.headers.push(("X-Bad", "a\r\nb".to_owned()));
-                    Reply { head, body: Body::Full(b"not found".to_vec()) }.into()
+                    Reply::new(head, Body::Full(b"not found".to_vec())).into()
                 }
                 "/echo" | "/v1/jobs" => full(200, String::from_utf8_lossy(&ask.body)),
                 "/size" => full(200, ask.body.len().to_string()),
@@ -326,7 +326,7 @@ impl Handler for Script {
                     let _guard = Guard(tell, "handler dropped");
                     pending().await
                 }
-                "/rows" => Reply { head: Head::new(200, "application/json"), body: Body::Rows(Box::new(NoRows)) }.into(),
+                "/rows" => Reply::new(Head::new(200, "application/json"), Body::Rows(Box::new(NoRows))).into(),
                 "/quiet" => machine(Talk::new(&tell, 1, b"first", |now| Step::Wait { until: now.mono.after(PATIENCE), folder: None })),
                 "/three" => machine(Talk::new(&tell, 3, b"piece", |_| Step::End)),
                 "/mid" => machine(Talk::new(&tell, 256, &[b'x'; 16 << 10], |_| Step::End)),

@@ -44,7 +44,8 @@ pub fn sampler(machine: Machine, tree: Arc<Tree>, alloc_dir: PathBuf, pids: Shim
         let mut readings = readings.lock().unwrap_or_else(PoisonError::into_inner);
         match work {
             Work::Usage { alloc, tasks } => {
-                let taken = tasks.iter().filter_map(|task| Some((task.clone(), readings.task(&tree, *alloc, task, pids.of(*alloc, task)?)?)));
+                let taken =
+                    tasks.iter().filter_map(|task| Some((task.clone(), readings.task(&tree, *alloc, task, pids.of(*alloc, task)?)?)));
                 Ok(Answer::Usage(taken.collect()))
             }
             Work::HostUsage => {

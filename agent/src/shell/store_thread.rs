@@ -43,7 +43,8 @@ impl StoreThread {
     /// When the machine has no thread to give.
     pub fn start(writer: Writer, teller: Teller<Told>) -> std::io::Result<Self> {
         let (batches, receiver) = channel();
-        let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(256 << 10).spawn(move || run(&writer, &receiver, &teller))?;
+        let thread =
+            std::thread::Builder::new().name("store".to_owned()).stack_size(256 << 10).spawn(move || run(&writer, &receiver, &teller))?;
         Ok(Self { batches: Some(batches), thread: Some(thread) })
     }
 

@@ -6,7 +6,7 @@
 //! Never: decisions about jobs, JSON for clients.
 //!
 //! Classes (`spec/runtime.md` 6.7): [`Store::seal`] makes a C0 batch; [`Store::seal_soft`] keeps the rows as soft (C1) rows,
-//! shown at once and carried by the next C0 batch or, at the latest, by [`Store::flush_soft`].
+//! shown at once and carried by the next C0 batch or, at the latest, when [`Store::soft_due`] says.
 
 pub mod backend;
 pub mod keys;

@@ -600,4 +600,3 @@ pub fn decode_eval(bytes: &[u8]) -> Result<Evaluation, StoreError> {
         modify_at: Wall(row.modify_ns),
     })
 }
-

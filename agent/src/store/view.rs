@@ -15,14 +15,18 @@ use super::{Store, StoreError, keys};
 use crate::model::alloc::{Allocation, JobKey};
 use crate::model::eval::Evaluation;
 
+/// A key and its row.
+type Row = (Vec<u8>, Vec<u8>);
 /// Rows with their keys.
-pub type Found = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Found = Vec<Row>;
+/// The one table, as read.
+type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// The state as of this turn.
 pub struct View<'s> {
     store: &'s Store,
     /// Opened at the first read. `None` inside: nothing was ever committed.
-    table: OnceCell<Option<ReadOnlyTable<&'static [u8], &'static [u8]>>>,
+    table: OnceCell<Option<Rows>>,
 }
 
 /// First key after all keys with this prefix; `None` when there is no end.
@@ -42,7 +46,7 @@ impl<'s> View<'s> {
         Self { store, table: OnceCell::new() }
     }
 
-    fn table(&self) -> Result<Option<&ReadOnlyTable<&'static [u8], &'static [u8]>>, StoreError> {
+    fn table(&self) -> Result<Option<&Rows>, StoreError> {
         if let Some(table) = self.table.get() {
             return Ok(table.as_ref());
         }
@@ -107,7 +111,7 @@ impl<'s> View<'s> {
             Some(table) => Some(table.range::<&[u8]>(range)?),
             None => None,
         };
-        let mut next_stored = || -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let mut next_stored = || -> Result<Option<Row>, StoreError> {
             let entry = match stored.as_mut() {
                 None => None,
                 Some(rows) if is_descending => rows.next_back(),

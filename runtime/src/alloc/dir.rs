@@ -236,15 +236,42 @@ fn is_same(dir: &OwnedFd, name: &OsStr, bytes: &[u8], mode: u32) -> bool {
 /// # Errors
 /// Something that cannot be removed; the rest may be gone.
 pub fn remove(root: &Path, alloc: AllocId) -> io::Result<()> {
+    let mut slice = remover(root, alloc);
+    loop {
+        if let Some(removed) = slice() {
+            return removed;
+        }
+    }
+}
+
+/// [`remove`] in slices of at most some hundred files, for a thread with other work: call it until it gives the result.
+pub fn remover(root: &Path, alloc: AllocId) -> impl FnMut() -> Option<io::Result<()>> + Send + use<> {
     let path = alloc_path(root, alloc);
-    unmount_below(&path);
-    let top = match openat(CWD, &path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(error) => return Err(named(error.into(), &path)),
-    };
-    empty(&top).map_err(|error| named(error, &path))?;
-    unlinkat(CWD, &path, AtFlags::REMOVEDIR).map_err(|error| named(error.into(), &path))
+    let mut top = None;
+    let mut moved_n = 0;
+    move || {
+        let slice = || -> io::Result<bool> {
+            let Some(fd) = &top else {
+                unmount_below(&path);
+                match openat(CWD, &path, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+                    Ok(fd) => top = Some(fd),
+                    Err(Errno::NOENT) => return Ok(true),
+                    Err(error) => return Err(error.into()),
+                }
+                return Ok(false);
+            };
+            let is_empty = empty_slice(fd, &mut moved_n)?;
+            if is_empty {
+                unlinkat(CWD, &path, AtFlags::REMOVEDIR)?;
+            }
+            Ok(is_empty)
+        };
+        match { slice }() {
+            Ok(true) => Some(Ok(())),
+            Ok(false) => None,
+            Err(error) => Some(Err(named(error, &path))),
+        }
+    }
 }
 
 fn unmount_below(path: &Path) {
@@ -259,29 +286,26 @@ fn unmount_below(path: &Path) {
     }
 }
 
-/// Empties a folder without recursion: what lies deeper is first moved up into it. A task may nest folders as deep as the disk allows;
-/// this way neither the stack nor the number of open files follows.
-fn empty(top: &OwnedFd) -> io::Result<()> {
-    let mut moved_n = 0_u64;
-    loop {
-        let mut is_empty = true;
-        for name in entries(top)? {
-            is_empty = false;
-            if !remove_one(top, &name)? {
-                let folder = openat(top, name.as_c_str(), OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                for inner in entries(&folder)? {
-                    if !remove_one(&folder, &inner)? {
-                        move_up(&folder, &inner, top, &mut moved_n)?;
-                    }
-                }
-                // New entries of a process still running make this fail; the next round sees them.
-                let _ = unlinkat(top, name.as_c_str(), AtFlags::REMOVEDIR);
+/// Empties a folder by a slice, without recursion: what lies deeper is first moved up into it. A task may nest folders as deep as the
+/// disk allows; this way neither the stack nor the number of open files follows. True = it is empty.
+fn empty_slice(top: &OwnedFd, moved_n: &mut u64) -> io::Result<bool> {
+    let names = entries(top)?;
+    let is_empty = names.is_empty();
+    for name in names {
+        if remove_one(top, &name)? {
+            continue;
+        }
+        let folder = openat(top, name.as_c_str(), OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        for inner in entries(&folder)? {
+            if !remove_one(&folder, &inner)? {
+                move_up(&folder, &inner, top, moved_n)?;
             }
         }
-        if is_empty {
-            return Ok(());
-        }
+        // One full folder is enough for a slice. It may not be empty yet: the next one sees.
+        let _ = unlinkat(top, name.as_c_str(), AtFlags::REMOVEDIR);
+        return Ok(false);
     }
+    Ok(is_empty)
 }
 
 fn move_up(from: &OwnedFd, name: &std::ffi::CStr, top: &OwnedFd, moved_n: &mut u64) -> io::Result<()> {

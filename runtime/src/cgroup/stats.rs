@@ -188,7 +188,13 @@ impl Tree {
         let usages: Vec<(u32, Usage)> = pids.into_iter().filter_map(|pid| Some((pid, usage::usage(pid).ok()?))).collect();
         let sum = usages.iter().fold(Usage::default(), |sum, (_, usage)| sum.plus(*usage));
         Ok(Sample {
-            memory: memory.unwrap_or(Memory { rss: sum.rss_bytes, swap: sum.swap_bytes, usage: sum.rss_bytes, measured: MEMORY_PROC, ..Memory::default() }),
+            memory: memory.unwrap_or(Memory {
+                rss: sum.rss_bytes,
+                swap: sum.swap_bytes,
+                usage: sum.rss_bytes,
+                measured: MEMORY_PROC,
+                ..Memory::default()
+            }),
             cpu: cpu.unwrap_or_else(|| cpu_proc(sum, shim_pid)),
             pids: usages.into_iter().take(PIDS_MAX).collect(),
         })

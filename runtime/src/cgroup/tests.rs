@@ -133,6 +133,7 @@ fn fake_v2(name: &str, controllers: &str) -> (Scratch, Tree, AllocId) {
 fn v2_limits_land_in_the_files_of_the_controllers_there_are() {
     let (scratch, tree, alloc) = fake_v2("limits", "cpuset cpu io pids\n");
     assert_eq!(tree.mode(), Mode::V2);
+    assert_eq!(tree.parent(), "nomad.slice");
     assert_eq!((tree.has(Controller::Cpu), tree.has(Controller::Memory), tree.has(Controller::Pids)), (true, false, true));
     let limits = Limits { cpu_mhz: 100, memory_hard_bytes: Some(1 << 20), memory_soft_bytes: None, pids_max: 9 };
     let place = tree.create(alloc, "web", &limits).expect("created");
@@ -252,7 +253,7 @@ fn long_member_lists_are_read_whole() {
 fn no_groups_is_a_mode() {
     let tree = Tree::none();
     let alloc = AllocId([1; 16]);
-    assert_eq!((tree.mode(), tree.mode().version()), (Mode::None, None));
+    assert_eq!((tree.mode(), tree.mode().version(), tree.parent().as_str()), (Mode::None, None, ""));
     assert_eq!(tree.create(alloc, "t", &Limits::default()).expect("nothing to do"), Place::default());
     assert_eq!(tree.kill(alloc, "t").expect("nothing to kill"), 0);
     assert_eq!(tree.remove(alloc, "t").expect("nothing to remove"), Removed::Gone);

@@ -45,7 +45,9 @@ pub fn enable(folders: &[&Path]) -> Vec<Controller> {
         let is_listed = listed.split_whitespace().any(|name| name == controller.name());
         // One write per controller: a refused one takes no other with it.
         is_listed
-            && folders.iter().all(|folder| write_existing(&folder.join("cgroup.subtree_control"), &format!("+{}", controller.name())).is_ok())
+            && folders
+                .iter()
+                .all(|folder| write_existing(&folder.join("cgroup.subtree_control"), &format!("+{}", controller.name())).is_ok())
     };
     [Controller::Cpu, Controller::Memory, Controller::Pids].into_iter().filter(is_enabled).collect()
 }

@@ -64,7 +64,7 @@ pub struct Launch {
     pub driver: DriverKind,
     /// Path or name of the program.
     pub command: String,
-    /// Arguments after argv[0].
+    /// Arguments after `argv[0]`.
     pub args: Vec<String>,
     /// Environment.
     pub env: BTreeMap<String, String>,
@@ -138,7 +138,7 @@ impl LaunchError {
 /// What a driver makes of a launch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
-    /// What is executed; argv[0] too.
+    /// What is executed; `argv[0]` too.
     pub exec: PathBuf,
     /// Who it runs as; `None` = the agent's user.
     pub user: Option<Ids>,
@@ -170,7 +170,8 @@ pub fn launch(host: &Host, launch: &Launch) -> Result<(), LaunchError> {
         .map_err(|error| LaunchError::of_machine(&error.path.to_string_lossy(), &error.source));
     let started = place.and_then(|place| {
         let spec = encode(host, launch, &prepared, &task_dir, &place)?;
-        let runtime = folder::make(&host.runtime_dir, launch.inv, &spec).map_err(|error| LaunchError::of_machine("runtime folder", &error))?;
+        let runtime =
+            folder::make(&host.runtime_dir, launch.inv, &spec).map_err(|error| LaunchError::of_machine("runtime folder", &error))?;
         start(host, launch.inv, &runtime)
     });
     if started.is_err() {

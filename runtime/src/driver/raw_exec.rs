@@ -102,7 +102,11 @@ fn look_up(task: &Path, command: &str, path: &OsStr) -> Option<Found> {
     if command.is_empty() || command.contains('/') {
         return None;
     }
-    std::env::split_paths(path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(command)).find(|file| is_executable(file)).map(Found::OnHost)
+    std::env::split_paths(path)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(command))
+        .find(|file| is_executable(file))
+        .map(Found::OnHost)
 }
 
 fn is_executable(file: &Path) -> bool {

@@ -24,14 +24,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process `pid` if it is the one that started at `start`; `None` when it is gone or the number belongs to another.
+    /// The process `pid` if it is the one that started at `start`; `None` when it has ended or the number belongs to another.
     #[must_use]
     pub fn open(pid: u32, start: u64) -> Option<Self> {
         let raw = Pid::from_raw(i32::try_from(pid).ok()?)?;
         // Order matters: with the descriptor open the number cannot change hands, so the start time read after it is its own.
         let fd = pidfd_open(raw, PidfdFlags::empty()).ok();
         let stat = usage::stat(pid).ok()?;
-        (stat.start == start).then_some(Self { pid, start, fd })
+        (stat.start == start && stat.state != b'Z').then_some(Self { pid, start, fd })
     }
 
     /// Sends a signal. `Ok(false)` when the process is gone.
@@ -68,10 +68,7 @@ impl Process {
 
 /// Waits until `fd` can be read or has ended, at most `limit`.
 pub(crate) fn wait_readable(fd: &OwnedFd, limit: Duration) -> bool {
-    let spec = Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    };
+    let spec = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() };
     matches!(poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&spec)), Ok(n) if n > 0)
 }
 

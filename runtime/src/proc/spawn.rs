@@ -23,7 +23,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use super::pidfd::Process;
 use crate::shim::spec::Ids;
 
-/// argv[0] of a shim: the same executable does other work under this name.
+/// `argv[0]` of a shim: the same executable does other work under this name.
 pub const SHIM_ARG0: &str = "dunlin-shim";
 
 /// What a shim says on its standard output before it closes it, one line: `pid <n> <start>` first, then `ready` or `error <text>`.
@@ -356,9 +356,12 @@ fn die_with(parent: Pid) {
 /// Every signal as a program expects it at its start: default action, not blocked. What the agent was started with (nohup) or what
 /// the language's runtime sets (SIGPIPE) is not the task's business.
 fn reset_signals() {
+    // All zero is the default action in the kernel's own struct, whatever its layout. Not by the C library, which refuses the two
+    // numbers it keeps for itself; a parent may have left those ignored, too.
+    let default = [0_u64; 8];
     for number in 1..=64 {
-        // SAFETY: setting the default action runs no code of ours; numbers the C library keeps for itself are refused by it.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        // SAFETY: `default` is longer than the kernel's struct on every machine and outlives the call; no handler of ours is involved.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null::<u64>(), size_of::<u64>()) };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }

@@ -142,11 +142,15 @@ pub fn for_each_pid(fd: impl AsFd, mut f: impl FnMut(u32)) -> io::Result<()> {
 #[must_use]
 pub fn counter(fd: impl AsFd, key: &[u8]) -> Option<u64> {
     let mut found = None;
-    for_each_piece(fd, |&byte| byte == b'\n', |line| {
-        if let Some(value) = line.strip_prefix(key).and_then(|rest| rest.strip_prefix(b" ")) {
-            found = parse_u64(value);
-        }
-    })
+    for_each_piece(
+        fd,
+        |&byte| byte == b'\n',
+        |line| {
+            if let Some(value) = line.strip_prefix(key).and_then(|rest| rest.strip_prefix(b" ")) {
+                found = parse_u64(value);
+            }
+        },
+    )
     .ok()?;
     found
 }
@@ -288,7 +292,14 @@ mod tests {
 
     #[test]
     fn numbers() {
-        for (text, want) in [("0", Some(0)), ("18446744073709551615", Some(u64::MAX)), ("18446744073709551616", None), ("", None), ("-1", None), ("1 ", None)] {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("-1", None),
+            ("1 ", None),
+        ] {
             assert_eq!(parse_u64(text.as_bytes()), want, "{text}");
         }
     }

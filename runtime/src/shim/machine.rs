@@ -18,9 +18,7 @@
 
 use dunlin_hal::clock::{Mono, Now};
 
-use super::record::{
-    ExitKind, FLAG_BY_STOP, FLAG_CORE, FLAG_FORCED, FLAG_LOG_LOSS, FLAG_OOM, FLAG_SWEPT, LogFigures, Phase, Slot,
-};
+use super::record::{ExitKind, FLAG_BY_STOP, FLAG_CORE, FLAG_FORCED, FLAG_LOG_LOSS, FLAG_OOM, FLAG_SWEPT, LogFigures, Phase, Slot};
 
 /// How long output is read on after the main process has ended while others hold the pipes.
 pub const DRAIN_MS: u64 = 2_000;
@@ -145,7 +143,10 @@ enum Wait {
     /// Stop reading output that has no end.
     Drain(Mono),
     /// Another round; `until` is the last.
-    Sweep { retry_due: Mono, until_due: Mono },
+    Sweep {
+        retry_due: Mono,
+        until_due: Mono,
+    },
 }
 
 /// See the module.
@@ -162,8 +163,13 @@ impl Machine {
     /// A shim that is ready. `slot` carries the identities; its phase is Ready.
     #[must_use]
     pub fn new(slot: Slot, oom: OomRule) -> Self {
-        let mut machine =
-            Self { slot: Slot { phase: Phase::Ready, ..slot }, oom, wait: Wait::None, has_output_ended: false, acts: heapless::Deque::new() };
+        let mut machine = Self {
+            slot: Slot { phase: Phase::Ready, ..slot },
+            oom,
+            wait: Wait::None,
+            has_output_ended: false,
+            acts: heapless::Deque::new(),
+        };
         machine.save();
         machine
     }
@@ -370,8 +376,7 @@ mod tests {
         Now { mono: Mono(ms * 1_000_000), wall: Wall(1) }
     }
 
-    const CODE_3: Exit =
-        Exit { kind: ExitKind::Code, code: 3, is_core: false, utime_us: 1, stime_us: 2, maxrss_kb: 3, oom_end: 0 };
+    const CODE_3: Exit = Exit { kind: ExitKind::Code, code: 3, is_core: false, utime_us: 1, stime_us: 2, maxrss_kb: 3, oom_end: 0 };
     const KILLED: Exit = Exit { kind: ExitKind::Signal, code: 9, ..CODE_3 };
     const FORKED: Fact = Fact::Forked { pid: 7, start: 8 };
     const STOP: Fact = Fact::Stop { signal: 15, timeout_ms: 5_000 };

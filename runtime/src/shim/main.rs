@@ -27,7 +27,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::machine::{Act, Exit, Fact, Machine, OomRule};
 use super::pump::{CHUNK_BYTES, Pump};
-use super::record::{ExitKind, LogFigures, STATE_BYTES, Slot};
+use super::record::{ExitKind, LogFigures, Phase, STATE_BYTES, Slot};
 use super::spec::{SPEC_BYTES_MAX, Spec, text_of};
 use super::sweep::{self, Groups};
 use super::wire::{Answer, Op, Scope, VERSION, WireError};
@@ -241,7 +241,9 @@ impl Shim {
         let (failure, failure_write) = pipe()?;
         let child_ends = ChildEnds { stdin: null()?, stdout, stderr, gate: gate_read, failure: failure_write };
 
-        let folder = |path: &[u8]| text_of(path).and_then(|path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok());
+        let folder = |path: &[u8]| {
+            text_of(path).and_then(|path| openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok())
+        };
         let groups = Groups { unified: folder(spec.cgroup.unified), freezer: folder(spec.cgroup.freezer) };
         let counter = |path: &CStr| openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok();
         let own_oom = text_of(spec.cgroup.oom).and_then(counter);
@@ -465,11 +467,7 @@ impl Shim {
                     }
                     self.machine.handle(now, Fact::Drained);
                 }
-                Act::Leave => {
-                    // The lock first: who hears the end of a connection finds the folder free.
-                    let _ = flock(&self.lock, FlockOperation::Unlock);
-                    std::process::exit(0);
-                }
+                Act::Leave => std::process::exit(0),
             }
         }
     }
@@ -484,6 +482,10 @@ impl Shim {
     }
 
     fn tell(&mut self) {
+        if matches!(self.machine.slot().phase, Phase::Done | Phase::ExecFailed) {
+            // Nothing is left to guard. Who hears the last word finds the folder free to remove.
+            let _ = flock(&self.lock, FlockOperation::Unlock);
+        }
         let event = Answer::Event(*self.machine.slot()).encode();
         self.conns.retain(|conn| !conn.is_adopter || send(&conn.fd, &event));
     }
@@ -523,7 +525,8 @@ impl Shim {
 
     fn accept(&mut self) {
         let Ok(fd) = rustix::net::accept_with(&self.ctl, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
-        let is_known = rustix::net::sockopt::socket_peercred(&fd).is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid());
+        let is_known =
+            rustix::net::sockopt::socket_peercred(&fd).is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid());
         if !is_known {
             return;
         }
@@ -660,7 +663,8 @@ fn peek_ended() -> Option<Ended> {
         libc::CLD_DUMPED => (ExitKind::Signal, true),
         _ => (ExitKind::Signal, false),
     };
-    let us = |[s, us]: [libc::c_long; 2]| u64::try_from(s).unwrap_or(0).saturating_mul(1_000_000).saturating_add(u64::try_from(us).unwrap_or(0));
+    let us =
+        |[s, us]: [libc::c_long; 2]| u64::try_from(s).unwrap_or(0).saturating_mul(1_000_000).saturating_add(u64::try_from(us).unwrap_or(0));
     let _ = usage.rest;
     Some(Ended {
         pid,

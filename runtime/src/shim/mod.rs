@@ -22,7 +22,7 @@ pub use main::main;
 
 use crate::proc::spawn::SHIM_ARG0;
 
-/// The runtime folder, if this process was started to be a shim: argv[0] says so, argv[1] is the folder.
+/// The runtime folder, if this process was started to be a shim: `argv[0]` says so, `argv[1]` is the folder.
 #[must_use]
 pub fn invoked() -> Option<PathBuf> {
     let mut args = std::env::args_os();

@@ -32,7 +32,7 @@ pub struct Spec<'a> {
     pub job_version: u64,
     /// What is executed. NUL-terminated, as all of the following.
     pub exec: &'a [u8],
-    /// argv, argv[0] included.
+    /// argv, `argv[0]` included.
     #[serde(borrow)]
     pub argv: Vec<&'a [u8]>,
     /// `KEY=value`.

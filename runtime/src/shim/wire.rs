@@ -87,7 +87,6 @@ pub enum Op {
 
 /// What the shim says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "short-lived, and the shim must not allocate")]
 pub enum Answer {
     /// Done.
     Ok,
@@ -134,9 +133,7 @@ impl Op {
             Self::Signal { signal, scope } => datagram(0x03, &[&signal.to_le_bytes(), &[scope as u8]]),
             Self::Stop { signal, timeout_ms } => datagram(0x04, &[&signal.to_le_bytes(), &timeout_ms.to_le_bytes()]),
             Self::Kill => datagram(0x05, &[]),
-            Self::LogConfig { files_max, file_bytes_max } => {
-                datagram(0x06, &[&files_max.to_le_bytes(), &file_bytes_max.to_le_bytes()])
-            }
+            Self::LogConfig { files_max, file_bytes_max } => datagram(0x06, &[&files_max.to_le_bytes(), &file_bytes_max.to_le_bytes()]),
             Self::Ping => datagram(0x07, &[]),
             Self::Restarts { restart_n, interval_started } => {
                 datagram(0x08, &[&restart_n.to_le_bytes(), &interval_started.0.to_le_bytes()])
@@ -162,10 +159,7 @@ impl Op {
                     [_] => return Err(WireError::Malformed),
                 },
             },
-            0x04 => Self::Stop {
-                signal: i32::from_le_bytes(take(&mut payload)?),
-                timeout_ms: u32::from_le_bytes(take(&mut payload)?),
-            },
+            0x04 => Self::Stop { signal: i32::from_le_bytes(take(&mut payload)?), timeout_ms: u32::from_le_bytes(take(&mut payload)?) },
             0x05 => Self::Kill,
             0x06 => Self::LogConfig {
                 files_max: u16::from_le_bytes(take(&mut payload)?),

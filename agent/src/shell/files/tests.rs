@@ -115,7 +115,7 @@ async fn follow(outside: &Outside, query: &str, mut is_enough: impl FnMut(&[u8])
         query.split('&').map(|pair| pair.split_once('=').unwrap()).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let tasks = [("flood".to_owned(), true)];
     let machine = client_fs::logs(&Target { alloc: ALLOC, tasks: &tasks, is_destroyed: false }, &query, &SMALL_64).unwrap();
-    let reply = Reply { head: Head::default(), body: Body::Machine(machine) };
+    let reply = Reply::new(Head::default(), Body::Machine(machine));
     let (head, body) = pump::open(reply.into(), outside).await;
     assert_eq!(head.status, 200);
     let mut body = pin!(body);

@@ -134,7 +134,7 @@ async fn frames(body: &mut Outgoing) -> String {
 fn check(steps: Vec<Does>, files: FakeFiles, status: u16, sent: &str, told: &str) {
     let log = Rc::new(RefCell::new(String::new()));
     let machine = Box::new(Scripted { steps, told: log.clone() });
-    let answer = Answer::from(Reply { head: Head::default(), body: Body::Machine(machine) });
+    let answer = Answer::from(Reply::new(Head::default(), Body::Machine(machine)));
     let got = smol::block_on(async {
         let (head, mut body) = open(answer, &outside(files, Vec::new())).await;
         (head.status, frames(&mut body).await)
@@ -181,7 +181,7 @@ fn no_change_of_a_folder_is_lost() {
 fn the_next_step_waits_until_the_frame_was_taken() {
     let told = Rc::new(RefCell::new(String::new()));
     let machine = Box::new(Scripted { steps: vec![Does::Head, Emit("a"), Emit("b"), End], told: told.clone() });
-    let answer = Answer::from(Reply { head: Head::default(), body: Body::Machine(machine) });
+    let answer = Answer::from(Reply::new(Head::default(), Body::Machine(machine)));
     smol::block_on(async {
         let (_, mut body) = open(answer, &outside(no_changes(), Vec::new())).await;
         let frame = next(&mut body).await.unwrap().unwrap();
@@ -203,7 +203,7 @@ fn a_lease_ends_with_its_body_and_can_be_recalled() {
         let told = Rc::new(RefCell::new(String::new()));
         let count = ended_n.clone();
         let (lease, recall) = lease(move || count.set(count.get() + 1));
-        let reply = Reply { head: Head::default(), body: Body::Machine(Box::new(Scripted { steps, told: told.clone() })) };
+        let reply = Reply::new(Head::default(), Body::Machine(Box::new(Scripted { steps, told: told.clone() })));
         (Answer { reply, lease: Some(lease) }, recall, told)
     };
     let outside = outside(no_changes(), Vec::new());
@@ -233,7 +233,7 @@ fn a_lease_ends_with_its_body_and_can_be_recalled() {
 /// Sends a list: status, length if known, frames.
 #[track_caller]
 fn check_rows(steps: Vec<Result<(&'static str, bool), ApiError>>, status: u16, bytes_n: Option<u64>, sent: &str) {
-    let answer = Answer::from(Reply { head: Head::new(200, TEXT), body: Body::Rows(Box::new(NoRows)) });
+    let answer = Answer::from(Reply::new(Head::new(200, TEXT), Body::Rows(Box::new(NoRows))));
     let got = smol::block_on(async {
         let (head, mut body) = open(answer, &outside(no_changes(), steps)).await;
         (head.status, body.size_hint().exact(), frames(&mut body).await)
