@@ -1,3 +1,5 @@
-//! Do clients see what a real Nomad gives? A real agent against recorded answers and rude clients.
+//! Do clients see what a real Nomad gives? A real agent against recorded answers, stock clients and rude ones.
 
+mod compare;
+mod live;
 mod smoke;
