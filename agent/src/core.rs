@@ -5,7 +5,7 @@
 //! Never: a clock, a socket, a file, randomness of its own (invariant I2); reads go through the store's view.
 //! Invariant I3: a reply, a start or a stop is held under the batch that justifies it and let go by [`Event::Committed`].
 //! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
-//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there.
+//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there. Restarts beyond `waiters_max` are answered at once.
 
 mod collect;
 pub mod launch;
@@ -170,6 +170,20 @@ struct Waiter {
     due: Mono,
 }
 
+/// A restart that is answered when the old processes have ended.
+#[derive(Debug)]
+struct Restarting {
+    id: RequestId,
+    reply: Reply,
+    alloc: AllocId,
+    invs: Vec<Inv>,
+    /// It is answered then in any case: a process may be beyond reach of every signal.
+    due: Mono,
+}
+
+/// Time a restart waits beyond the longest kill timeout.
+const RESTART_GRACE_MS: u64 = 5_000;
+
 /// Who this agent is and what it may use: fixed for its life.
 #[derive(Debug)]
 pub struct Setting {
@@ -198,6 +212,7 @@ pub struct Core {
     sealed: Seq,
     durable: Seq,
     waiters: Vec<Waiter>,
+    restarts: Vec<Restarting>,
     disk_error: Option<String>,
     is_shutting_down: bool,
     /// Ended allocations whose folders are still there, oldest first.
@@ -220,6 +235,7 @@ impl Core {
             sealed: Seq(0),
             durable: Seq(0),
             waiters: Vec::new(),
+            restarts: Vec::new(),
             disk_error: None,
             is_shutting_down: false,
             ended: VecDeque::new(),
@@ -313,7 +329,10 @@ impl Core {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Request { id, request, busy_ports } => self.request(now, id, request, &busy_ports),
-            Event::Gone(id) => self.waiters.retain(|waiter| waiter.id != id),
+            Event::Gone(id) => {
+                self.waiters.retain(|waiter| waiter.id != id);
+                self.restarts.retain(|restart| restart.id != id);
+            }
             Event::Committed(seq) => self.committed(now, seq),
             Event::CommitFailed { seq, text } => self.commit_failed(seq, text),
             Event::News { alloc, task, inv, news } => {
@@ -378,12 +397,17 @@ impl Core {
             return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
+        let restarted = self.runs.take_restarted().filter(|(_, invs)| !invs.is_empty() && self.restarts.len() < self.setting.budget.waiters_max);
         match outcome {
             Outcome::Reply(reply) => {
                 if reply.head.status >= 400 {
                     self.store.abort();
                 }
-                self.settle(now, Some((id, reply)));
+                let Some((alloc, invs)) = restarted else { return self.settle(now, Some((id, reply))) };
+                let longest_ms = u64::try_from(self.setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX);
+                let due = now.mono.after_ms(longest_ms.saturating_add(RESTART_GRACE_MS));
+                self.restarts.push(Restarting { id, reply, alloc, invs, due });
+                self.settle(now, None);
             }
             Outcome::Block { .. } if self.waiters.len() >= self.setting.budget.waiters_max => {
                 self.reply(id, api::refusal(ApiError::new(429, "too many concurrent requests"), Vec::new()));
@@ -485,7 +509,8 @@ impl Core {
     fn set_timer(&mut self) {
         let waiters = self.waiters.iter().map(|waiter| waiter.due).min();
         let soft = self.store.soft_due(&self.setting.budget);
-        let next = [self.runs.next_due(), waiters, soft].into_iter().flatten().min();
+        let restarts = self.restarts.iter().map(|restart| restart.due).min();
+        let next = [self.runs.next_due(), waiters, restarts, soft].into_iter().flatten().min();
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -512,8 +537,18 @@ impl Core {
             None => self.send(reply),
         }
         self.wake_waiters(now, before);
+        self.answer_restarts(now);
         if self.is_shutting_down && self.runs.is_empty() {
             self.out.push_back(Effect::Exit);
+        }
+    }
+
+    fn answer_restarts(&mut self, now: Now) {
+        let Self { restarts, runs, .. } = self;
+        let over: Vec<Restarting> =
+            restarts.extract_if(.., |restart| restart.due <= now.mono || !runs.is_restarting(restart.alloc, &restart.invs)).collect();
+        for Restarting { id, reply, .. } in over {
+            self.reply(id, reply);
         }
     }
 

@@ -92,6 +92,7 @@ const NAMED: &[(&str, Change, &str)] = &[
     ("fs readat bad", Status(500), "an error is not content"),
     ("fs ls ?path=alloc/logs", Without("", "Name", &[".sample.stderr.fifo", ".sample.stdout.fifo"]), "logs are written without FIFOs"),
     ("fs ls ?path=sample", Without("", "Name", &["executor.out"]), "there is no executor"),
+    ("fs ls ?path=sample", Set("/1/FileMode", "\"drwx------\""), "secrets are the task's user's alone"),
     ("fs ls ?path=sample/secrets", Without("", "Name", &[".nomad-mount"]), "no mark in a folder of secrets"),
     ("signal bad", Status(400), "decision 34"),
     ("signal bad", Text(BAD_SIGNAL), "decision 34"),
@@ -308,10 +309,6 @@ fn compare_answer(line: &Value, want: &mut Expected, got: &Response, ids: &mut I
     found
 }
 
-fn event_types(task: &Value) -> Vec<&str> {
-    task["Events"].as_array().map(|events| events.iter().filter_map(|event| event["Type"].as_str()).collect()).unwrap_or_default()
-}
-
 /// What the recorder did beside asking.
 fn act(agent: &Real, name: &str, ids: &Ids) {
     let sample = format!("/v1/allocation/{}", ids.translate(ALLOCS[0].0));
@@ -380,4 +377,25 @@ fn the_recorded_answers_are_ours() {
     assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
     assert!(unused.is_empty(), "named differences that are none: {unused:?}");
     assert_eq!((lines.len(), compared_n, later_n), (83, 77, 6));
+}
+
+/// Two jobs of which the recording holds no allocation.
+#[test]
+fn web_and_flood_go_their_ways() {
+    let agent = Real::start("sequences", Options::default());
+    for (job, status, want) in [
+        ("web", "running", &["Received", "Task Setup", "Started"][..]),
+        ("flood", "complete", &["Received", "Task Setup", "Started", "Terminated"][..]),
+    ] {
+        agent.run(&golden::job(job));
+        let all = agent.allocs(job, 1, |alloc| alloc["ClientStatus"] == status);
+        let task = all[0]["TaskStates"].as_object().unwrap().values().next().unwrap();
+        let events: Vec<&Value> = task["Events"].as_array().unwrap().iter().collect();
+        let types: Vec<&str> = events.iter().filter_map(|event| event["Type"].as_str()).collect();
+        assert_eq!(types, want, "{job}");
+        if job == "flood" {
+            assert_eq!(events[3]["DisplayMessage"], "Exit Code: 0");
+            assert_eq!((&task["State"], &task["Failed"], &task["Restarts"]), (&json!("dead"), &json!(false), &json!(0)));
+        }
+    }
 }

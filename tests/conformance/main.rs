@@ -1,5 +1,6 @@
 //! Do clients see what a real Nomad gives? A real agent against recorded answers, stock clients and rude ones.
 
 mod compare;
+mod contract;
 mod live;
 mod smoke;

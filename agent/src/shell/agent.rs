@@ -261,7 +261,7 @@ async fn serve(
 
     let outside = Outside { clock: Rc::new(KernelClock), rows: Rc::new(CoreRows(shell.clone())), files };
     let limits = Limits::new(&budget);
-    let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside));
+    let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside, &config.http.headers));
     for (listener, _) in bound {
         server.serve_tcp(listener, tls.clone()).map_err(|why| Refused::new("http", why))?;
     }
