@@ -495,7 +495,8 @@ impl Core {
         }
         self.settle(now, None);
         if self.store.soft_due(&self.setting.budget).is_some_and(|due| due <= now.mono) {
-            self.seal(now, None);
+            let batch = self.store.flush_soft(now, &self.setting.budget);
+            self.hand_over(batch, None);
         }
     }
 
@@ -581,7 +582,12 @@ impl Core {
     }
 
     fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-        if let Some(batch) = self.store.seal(now) {
+        let batch = self.store.seal(now);
+        self.hand_over(batch, reply);
+    }
+
+    fn hand_over(&mut self, batch: Option<Batch>, reply: Option<(RequestId, Reply)>) {
+        if let Some(batch) = batch {
             self.sealed = batch.seq;
             let soft = std::mem::take(&mut self.held_soft);
             self.held.entry(batch.seq).or_default().extend(soft);
