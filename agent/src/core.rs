@@ -155,6 +155,8 @@ pub enum Effect {
 #[derive(Debug)]
 enum Held {
     Effect(Effect),
+    /// The reply to whoever asked for what the batch holds: a promise, if it is kept.
+    Promise(RequestId, Reply),
     /// The allocation may begin.
     Begin(AllocId),
 }
@@ -357,10 +359,11 @@ impl Core {
         self.out.pop_front()
     }
 
-    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3).
+    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3). A disk that takes nothing
+    /// does not stop reads: what is in memory is all there is.
     #[must_use]
     pub fn shown(&self) -> Option<crate::store::view::View<'_>> {
-        (self.durable >= self.sealed).then(|| self.store.view())
+        (self.durable >= self.sealed || self.disk_error.is_some()).then(|| self.store.view())
     }
 
     /// The configuration and the node.
@@ -391,7 +394,7 @@ impl Core {
     fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {
         let is_write = !matches!(request.method, Method::Get | Method::Head | Method::Options);
         if is_write && let Some(refusal) = self.refuse_write() {
-            return self.reply(id, api::refusal(refusal, Vec::new()));
+            return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
         let restarted = self.runs.take_restarted().filter(|(_, invs)| !invs.is_empty() && self.restarts.len() < self.setting.budget.waiters_max);
@@ -431,13 +434,14 @@ impl Core {
         })
     }
 
+    /// A reply to a read, which may have seen what a batch on its way to the disk holds: it waits for that batch.
     fn reply(&mut self, id: RequestId, reply: Reply) {
-        // A read may have seen what a batch on its way to the disk holds: it waits for that batch.
         self.hold(self.sealed, Held::Effect(Effect::Respond { id, reply }));
     }
 
     fn hold(&mut self, seq: Seq, held: Held) {
-        if seq <= self.durable {
+        let is_read = matches!(held, Held::Effect(Effect::Respond { .. }));
+        if seq <= self.durable || (is_read && self.disk_error.is_some()) {
             self.release(held);
         } else {
             self.held.entry(seq).or_default().push(held);
@@ -447,6 +451,7 @@ impl Core {
     fn release(&mut self, held: Held) {
         match held {
             Held::Effect(effect) => self.out.push_back(effect),
+            Held::Promise(id, reply) => self.out.push_back(Effect::Respond { id, reply }),
             Held::Begin(alloc) => self.runs.may_begin(alloc),
         }
     }
@@ -465,19 +470,19 @@ impl Core {
     /// The decisions stand in memory and are tried again; who asked is told that they are not safe yet.
     fn commit_failed(&mut self, seq: Seq, text: String) {
         log::error!("store: batch {} could not be written: {text}; it is kept in memory and tried again", seq.0);
-        let waiting = self.held.range_mut(..=seq).flat_map(|(_, held)| held.iter_mut());
-        let mut told = Vec::new();
-        for held in waiting {
-            if let Held::Effect(Effect::Respond { id, .. }) = held {
-                told.push(*id);
-            }
-        }
         for held in self.held.values_mut() {
-            held.retain(|held| !matches!(held, Held::Effect(Effect::Respond { id, .. }) if told.contains(id)));
-        }
-        for id in told {
-            let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
-            self.out.push_back(Effect::Respond { id, reply: api::refusal(error, Vec::new()) });
+            // Starts and stops stay held: they happen when they are safe. Nobody is left waiting for an answer.
+            let answered = held.extract_if(.., |held| matches!(held, Held::Promise(..) | Held::Effect(Effect::Respond { .. })));
+            for held in answered {
+                self.out.push_back(match held {
+                    Held::Promise(id, _) => {
+                        let why = format!("accepted but not yet stored, and lost if the power fails now: {text}");
+                        Effect::Respond { id, reply: api::refusal(ApiError::new(500, why), Vec::new()) }
+                    }
+                    Held::Effect(effect) => effect,
+                    Held::Begin(_) => continue,
+                });
+            }
         }
         self.disk_error = Some(text);
     }
@@ -490,7 +495,8 @@ impl Core {
         }
         self.settle(now, None);
         if self.store.soft_due(&self.setting.budget).is_some_and(|due| due <= now.mono) {
-            self.seal(now, None);
+            let batch = self.store.flush_soft(now, &self.setting.budget);
+            self.hand_over(batch, None);
         }
     }
 
@@ -569,14 +575,27 @@ impl Core {
         }
     }
 
+    fn promise(&mut self, reply: Option<(RequestId, Reply)>) {
+        if let Some((id, reply)) = reply {
+            self.hold(self.sealed, Held::Promise(id, reply));
+        }
+    }
+
     fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-        if let Some(batch) = self.store.seal(now) {
+        let batch = self.store.seal(now);
+        self.hand_over(batch, reply);
+    }
+
+    fn hand_over(&mut self, batch: Option<Batch>, reply: Option<(RequestId, Reply)>) {
+        if let Some(batch) = batch {
             self.sealed = batch.seq;
             let soft = std::mem::take(&mut self.held_soft);
             self.held.entry(batch.seq).or_default().extend(soft);
             self.out.push_back(Effect::Commit(batch));
+            self.promise(reply);
+        } else {
+            self.send(reply);
         }
-        self.send(reply);
     }
 
     /// Starts and stops what rows ask for, stores what machines did, and again, until nothing moves.

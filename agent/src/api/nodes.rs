@@ -343,7 +343,7 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         datacenter: &node.vars.datacenter,
         name: &node.vars.name,
         http_addr: &node.fingerprint.http_addr,
-        tls_enabled: false,
+        tls_enabled: node.is_tls,
         attributes: &node.vars.attributes,
         node_resources: resources(node),
         reserved_resources: reserved(node),

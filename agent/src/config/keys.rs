@@ -138,9 +138,10 @@ pub(super) const ROWS: &[(&str, Form, Use, &str)] = &[
 
     ("acl", Truth, Used, "enabled"),
     ("acl", Text, Idle, "token_ttl policy_ttl role_ttl replication_token token_min_expiration_ttl token_max_expiration_ttl"),
-    ("tls", Truth, Used, "http rpc"),
-    ("tls", Truth, Idle, "verify_server_hostname rpc_upgrade_mode verify_https_client tls_prefer_server_cipher_suites"),
-    ("tls", Text, Idle, "ca_file cert_file key_file tls_cipher_suites tls_min_version"),
+    ("tls", Truth, Used, "http verify_https_client"),
+    ("tls", Text, Used, "ca_file cert_file key_file"),
+    ("tls", Truth, Idle, "rpc verify_server_hostname rpc_upgrade_mode tls_prefer_server_cipher_suites"),
+    ("tls", Text, Idle, "tls_cipher_suites tls_min_version"),
 
     ("server", Truth, Idle, "enabled rejoin_after_leave non_voting_server enable_event_broker non_production"),
     ("server", Text, Idle, "authoritative_region data_dir node_gc_threshold job_gc_interval job_gc_threshold eval_gc_threshold \

@@ -433,7 +433,7 @@ pub async fn serve_connection(http: Rc<Http>, stream: BoxStream, watch: Rc<Watch
     if watch.is_line_too_long.get() && write_all(&mut io, &raw_reply("414 URI Too Long", "request line too long")).await.is_err() {
         return;
     }
-    io.stream.finish();
+    close(&mut io).await;
     if watch.is_refused.get() || watch.is_line_too_long.get() || is_parse_error {
         // Closing with unread bytes resets the connection, and the client might never read why.
         linger(&mut io).await;
@@ -446,7 +446,7 @@ pub(super) async fn refuse(http: Rc<Http>, stream: BoxStream, reply: &[u8], is_l
     watch.enter(Phase::Closing);
     let mut io = Io { stream, http, watch };
     if write_all(&mut io, reply).await.is_ok() {
-        io.stream.finish();
+        close(&mut io).await;
         if is_lingering {
             linger(&mut io).await;
         }
@@ -469,6 +469,17 @@ async fn write_all(io: &mut Io, mut bytes: &[u8]) -> io::Result<()> {
         Poll::Ready(Ok(()))
     })
     .await
+}
+
+/// Says goodbye: within TLS by a record of its own, then by the end of the stream.
+async fn close(io: &mut Io) {
+    poll_fn(|cx| {
+        let closed = Pin::new(&mut *io.stream).poll_close(cx);
+        // A client that is gone needs no goodbye, and one that is too slow gets none.
+        if closed.is_ready() { Poll::Ready(()) } else { io.watch.poll_late(cx) }
+    })
+    .await;
+    io.stream.finish();
 }
 
 /// Reads and forgets until the client ends, for at most [`Limits::linger`].
