@@ -2,6 +2,7 @@
 
 mod agent_killed;
 mod job;
+mod shim;
 mod smoke;
 
 use std::time::{Duration, Instant};
