@@ -1,6 +1,8 @@
 //! Do clients see what a real Nomad gives? A real agent against recorded answers, stock clients and rude ones.
 
+mod bad_input;
 mod compare;
 mod contract;
+mod examples;
 mod live;
 mod smoke;

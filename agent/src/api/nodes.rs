@@ -238,6 +238,7 @@ fn reserved(node: &Node) -> Reserved<'_> {
 
 fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let common = ask.query.common()?;
+    common.refuse_filter()?;
     let flag = |key: &str| {
         ask.query.flag(key, false).map_err(|_| ApiError::new(400, format!("Failed to parse node list fields: {key} is not a boolean")))
     };
