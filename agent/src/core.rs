@@ -14,7 +14,7 @@ mod runs;
 use std::collections::{BTreeMap, VecDeque};
 
 use dunlin_hal::budget::Budget;
-use dunlin_hal::clock::{Mono, Now};
+use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_hal::entropy::Rng;
 use dunlin_runtime::alloc::machine::Event as Machine;
 use dunlin_runtime::driver::Launch;
@@ -81,7 +81,7 @@ pub enum Event {
     Shutdown,
 }
 
-/// A supervisor found at start.
+/// A supervisor found at start. Of one task the oldest comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The invocation.
@@ -134,7 +134,7 @@ pub enum Effect {
         /// What to say.
         op: Op,
     },
-    /// Remove what is left of an ended invocation: its runtime folder and cgroups.
+    /// Remove what is left of an ended invocation: its runtime folder and, with the last invocation of a task, the task's cgroups.
     Forget {
         /// Its allocation.
         alloc: AllocId,
@@ -142,6 +142,8 @@ pub enum Effect {
         task: String,
         /// The invocation.
         inv: Inv,
+        /// The task does not start again. Its next invocation uses the same cgroups, so they go with the last one only.
+        is_last: bool,
     },
     /// Remove the folder of an allocation; readers of its files are told that it is gone.
     Remove(AllocId),
@@ -268,7 +270,7 @@ impl Core {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
             log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored");
             let op = Op::Stop { signal: SIGKILL, timeout_ms: 0 };
-            self.out.push_back(if is_end(news.last()) { Effect::Forget { alloc, task, inv } } else { Effect::Supervise { inv, op } });
+            self.out.push_back(if is_end(news.last()) { Effect::Forget { alloc, task, inv, is_last: true } } else { Effect::Supervise { inv, op } });
         }
         for id in folders {
             match self.store.view().alloc(*id)? {
@@ -285,13 +287,20 @@ impl Core {
 
     fn restore_task(&mut self, now: Now, alloc: AllocId, i: usize, task: &TaskEntry, found: Vec<Found>, was_rebooted: bool) {
         let mut is_adopted = false;
-        for Found { inv, window, news, .. } in found {
-            if inv == task.memo.consumed || news.is_empty() {
-                self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv });
+        // Oldest first: what comes before the newest that is known to have ended has ended before it.
+        let known_n = found.iter().rposition(|found| found.inv == task.memo.consumed).map_or(0, |i| i + 1);
+        let starts: Vec<Option<Wall>> = found.iter().map(|found| found.news.first().and_then(News::started_at)).collect();
+        for (n, Found { inv, window, news, .. }) in found.into_iter().enumerate() {
+            // What followed from an end was decided before its successor began.
+            let now = starts.get(n + 1).copied().flatten().map_or(now, |wall| Now { wall, ..now });
+            let has_successor = matches!(news.last(), Some(News::Exited { started_at, .. }) if *started_at < task.state.started_at);
+            if n < known_n || has_successor || news.is_empty() {
+                let is_last = task.state.phase == TaskPhase::Dead;
+                self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv, is_last });
                 continue;
             }
-            for (n, news) in news.into_iter().enumerate() {
-                let event = if n == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
+            for (i_news, news) in news.into_iter().enumerate() {
+                let event = if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
                 self.runs.restored(now, &mut self.rng, alloc, event);
             }
             is_adopted = true;
@@ -339,7 +348,7 @@ impl Core {
                 if self.runs.has(alloc) {
                     self.runs.news(now, &mut self.rng, alloc, &task, inv, news);
                 } else if is_end(Some(&news)) {
-                    self.out.push_back(Effect::Forget { alloc, task, inv });
+                    self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
                 }
                 self.settle(now, None);
             }
@@ -695,9 +704,9 @@ impl Core {
                 }
             }
             TaskEffect::Supervise { inv, op } => Held::Effect(Effect::Supervise { inv, op }),
-            TaskEffect::Consumed { task, inv } => {
+            TaskEffect::Consumed { task, inv, is_last } => {
                 // The folder is the evidence of what the rows say: it goes when they are durable, soft or not.
-                self.held_soft.push(Held::Effect(Effect::Forget { alloc, task, inv }));
+                self.held_soft.push(Held::Effect(Effect::Forget { alloc, task, inv, is_last }));
                 return Ok(());
             }
         };

@@ -51,7 +51,7 @@ pub(super) struct Took {
 pub(super) enum TaskEffect {
     Launch { task: usize, inv: Inv, window: Window },
     Supervise { inv: Inv, op: Op },
-    Consumed { task: String, inv: Inv },
+    Consumed { task: String, inv: Inv, is_last: bool },
 }
 
 impl Runs {
@@ -165,8 +165,9 @@ impl Runs {
                 }
                 Effect::Signal { inv, signal, .. } => effects.push(TaskEffect::Supervise { inv, op: Op::Signal { signal } }),
                 Effect::Consumed { task, inv } => {
+                    let is_last = run.machine.states().get(task).is_some_and(|state| state.phase == TaskPhase::Dead);
                     let task = run.machine.spec().tasks.get(task).map(|spec| spec.name.clone()).unwrap_or_default();
-                    effects.push(TaskEffect::Consumed { task, inv });
+                    effects.push(TaskEffect::Consumed { task, inv, is_last });
                 }
             }
         }

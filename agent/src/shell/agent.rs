@@ -189,7 +189,6 @@ async fn serve(
     signals: Signals,
     exec: Executor,
 ) -> Result<(), Refused> {
-    let now = KernelClock.now();
     let tree = Arc::new(Tree::detect(Path::new("/sys/fs/cgroup"), CGROUP_PARENT));
     let host = Arc::new(Host {
         alloc_root: config.alloc_dir.clone(),
@@ -238,7 +237,8 @@ async fn serve(
     };
     let mut core = Core::new(setting, store, rng);
     let folders = alloc_folders(&config.alloc_dir);
-    core.restore(now, facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
+    // Read here: what was found may have ended while it was looked at, and what follows from an end is not older than it.
+    core.restore(KernelClock.now(), facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
     let timer = WakeTimer::new().map_err(|why| Refused::new("timer", why))?;
     let shell = Shell::new(Parts {
         core,
@@ -360,12 +360,15 @@ fn open_store(data_dir: &Path, budget: &Budget) -> Result<Backend, Refused> {
 /// Time a supervisor found between two steps of its start has to get on.
 const BORN_MS_MAX: u64 = 2_000;
 
-/// Supervisors of an earlier life of the agent: what the core is told, and whom the shell attends.
+/// Supervisors of an earlier life of the agent, oldest first: what the core is told, and whom the shell attends.
 fn find(host: &Host) -> Result<(Vec<Found>, Vec<Duty>), Refused> {
     let failed = |why: io::Error| Refused::new(&host.runtime_dir.display().to_string(), why);
     let mut found = Vec::new();
     let mut duties = Vec::new();
-    for mut one in shim::scan(&host.runtime_dir, host.boot_id).map_err(failed)? {
+    let mut scanned = shim::scan(&host.runtime_dir, host.boot_id).map_err(failed)?;
+    // Of one task the ends must be told in their order. Ticks are coarse; within one, the program's own start or failure decides.
+    scanned.sort_by_key(|one| one.slot.map(|slot| (slot.shim_start, slot.started.mono.max(slot.exited.mono))));
+    for mut one in scanned {
         let Some((alloc, task)) = one.task.take() else {
             log::warn!("runtime folder {} cannot be read and is left alone", one.inv);
             continue;
