@@ -8,7 +8,7 @@ mod stop;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
+use std::fs;
 
 use dunlin_hal::clock::Mono;
 use dunlin_runtime::cgroup::Mode;
