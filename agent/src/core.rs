@@ -270,7 +270,11 @@ impl Core {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
             log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored");
             let op = Op::Stop { signal: SIGKILL, timeout_ms: 0 };
-            self.out.push_back(if is_end(news.last()) { Effect::Forget { alloc, task, inv, is_last: true } } else { Effect::Supervise { inv, op } });
+            self.out.push_back(if is_end(news.last()) {
+                Effect::Forget { alloc, task, inv, is_last: true }
+            } else {
+                Effect::Supervise { inv, op }
+            });
         }
         for id in folders {
             match self.store.view().alloc(*id)? {
@@ -300,7 +304,8 @@ impl Core {
                 continue;
             }
             for (i_news, news) in news.into_iter().enumerate() {
-                let event = if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
+                let event =
+                    if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
                 self.runs.restored(now, &mut self.rng, alloc, event);
             }
             is_adopted = true;
@@ -406,7 +411,8 @@ impl Core {
             return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
-        let restarted = self.runs.take_restarted().filter(|(_, invs)| !invs.is_empty() && self.restarts.len() < self.setting.budget.waiters_max);
+        let restarted =
+            self.runs.take_restarted().filter(|(_, invs)| !invs.is_empty() && self.restarts.len() < self.setting.budget.waiters_max);
         match outcome {
             Outcome::Reply(reply) => {
                 if reply.head.status >= 400 {

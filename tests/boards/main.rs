@@ -2,6 +2,8 @@
 //!
 //! Needs what `boards/build vm` needs; `tests/run boards` sets `DUNLIN_VM=1` when that is there.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail so")]
+
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -61,7 +63,9 @@ impl Machine {
                         return line;
                     }
                 }
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!("no `{what}` on the console:\n{}", self.seen.join("\n")),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("no `{what}` on the console:\n{}", self.seen.join("\n"))
+                }
             }
         }
     }

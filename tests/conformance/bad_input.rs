@@ -60,7 +60,9 @@ fn truncated_jobs_are_refused() {
 fn paths(value: &Value, path: &str, all: &mut Vec<String>) {
     all.push(path.to_owned());
     match value {
-        Value::Object(members) => members.iter().for_each(|(key, value)| paths(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), all)),
+        Value::Object(members) => {
+            members.iter().for_each(|(key, value)| paths(value, &format!("{path}/{}", key.replace('~', "~0").replace('/', "~1")), all))
+        }
         Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| paths(value, &format!("{path}/{i}"), all)),
         _ => {}
     }
@@ -106,7 +108,10 @@ fn wrong_types_are_refused() {
             if answer.status != 400 {
                 let mut without = job.clone();
                 let (parent, key) = path.rsplit_once('/').unwrap_or_default();
-                let members = without.pointer_mut(parent).and_then(Value::as_object_mut).unwrap_or_else(|| panic!("{path} = {wrong}: {} {}", answer.status, answer.text()));
+                let members = without
+                    .pointer_mut(parent)
+                    .and_then(Value::as_object_mut)
+                    .unwrap_or_else(|| panic!("{path} = {wrong}: {} {}", answer.status, answer.text()));
                 members.insert(key.to_owned(), json!({"no": ["such"]}));
                 let other = agent.ask("PUT", "/v1/validate/job", without.to_string().as_bytes());
                 assert_eq!(other.status, 200, "{path} = {wrong}: {} {}", answer.status, answer.text());
@@ -158,7 +163,12 @@ fn impossible_numbers_are_refused() {
             assert_eq!(agent.ask("DELETE", &format!("/v1/job/{id}?purge=true"), b"").status, 200);
             continue;
         }
-        assert!(answer.status == 400 || answer.status == 500 && answer.text().contains("error"), "{to}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == 400 || answer.status == 500 && answer.text().contains("error"),
+            "{to}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     is_well(&agent, 0, rss_before_kb, 8192);
 }
@@ -179,7 +189,14 @@ fn huge_and_deep_documents_are_refused() {
         ("open braces", "PUT", "/v1/jobs", b"{\"a\":".repeat(200_000), 400, ""),
         ("deep inside", "PUT", "/v1/jobs", job("[".repeat(5_000) + &"]".repeat(5_000)), 400, ""),
         ("many numbers", "PUT", "/v1/jobs", job(format!("[{}0]", "0,".repeat(400_000))), 400, ""),
-        ("many keys", "PUT", "/v1/jobs", job(format!("{{{}\"z\":\"\"}}", (0..80_000).map(|n| format!("\"{n}\":\"\",")).collect::<String>())), 400, ""),
+        (
+            "many keys",
+            "PUT",
+            "/v1/jobs",
+            job(format!("{{{}\"z\":\"\"}}", (0..80_000).map(|n| format!("\"{n}\":\"\",")).collect::<String>())),
+            400,
+            "",
+        ),
         ("a long string", "PUT", "/v1/jobs", job(format!("\"{}\"", "x".repeat(900_000))), 400, ""),
         ("no text", "PUT", "/v1/jobs", vec![0xff; 1000], 400, ""),
         ("zeros", "PUT", "/v1/jobs", vec![0; 1000], 400, ""),
@@ -282,7 +299,13 @@ fn unknown_ids_on_every_route() {
                 } else {
                     ""
                 };
-                let body: &[u8] = if tail.ends_with("signal") { b"{\"Signal\":\"SIGTERM\"}" } else if method == "GET" { b"" } else { b"{}" };
+                let body: &[u8] = if tail.ends_with("signal") {
+                    b"{\"Signal\":\"SIGTERM\"}"
+                } else if method == "GET" {
+                    b""
+                } else {
+                    b"{}"
+                };
                 let answer = agent.ask(method, &format!("{head}{id}{tail}{query}"), body);
                 asked_n += 1;
                 let (status, text) = (answer.status, answer.text());
@@ -313,7 +336,12 @@ fn folder(agent: &Real, alloc: &str) -> PathBuf {
 }
 
 fn fs(agent: &Real, verb: &str, alloc: &str, path: &str) -> Response {
-    let path: String = path.bytes().map(|byte| if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect();
+    let path: String =
+        path.bytes()
+            .map(|byte| {
+                if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            })
+            .collect();
     agent.ask("GET", &format!("/v1/client/fs/{verb}/{alloc}?path={path}&offset=0&follow=false"), b"")
 }
 
@@ -348,18 +376,47 @@ fn no_path_leads_out() {
     }
     let before = rss_kb(&agent);
     for path in [
-        "../../outside/kept", "/../../outside/kept", "alloc/../../outside/kept", "alloc/data/../../../../outside/kept", "..", "../", "alloc/..//../..", "./../..",
-        "alloc/data/file", "alloc/data/dir/kept", "alloc/data/up/kept", "alloc/data/root/etc/passwd", "alloc/data/self", "alloc/data/a", "alloc/data/proc", "alloc/data/fd/0",
-        "alloc/data/secret", "t/secrets/token", "T/SECRETS/token", "t/secrets/../secrets/token", "/t//secrets/./token", "alloc/data/dir", "alloc/data/root",
-        "/etc/passwd", "alloc\u{0}/data", "alloc/data/fine/", "alloc/data/fine/x", "\\..\\..",
+        "../../outside/kept",
+        "/../../outside/kept",
+        "alloc/../../outside/kept",
+        "alloc/data/../../../../outside/kept",
+        "..",
+        "../",
+        "alloc/..//../..",
+        "./../..",
+        "alloc/data/file",
+        "alloc/data/dir/kept",
+        "alloc/data/up/kept",
+        "alloc/data/root/etc/passwd",
+        "alloc/data/self",
+        "alloc/data/a",
+        "alloc/data/proc",
+        "alloc/data/fd/0",
+        "alloc/data/secret",
+        "t/secrets/token",
+        "T/SECRETS/token",
+        "t/secrets/../secrets/token",
+        "/t//secrets/./token",
+        "alloc/data/dir",
+        "alloc/data/root",
+        "/etc/passwd",
+        "alloc\u{0}/data",
+        "alloc/data/fine/",
+        "alloc/data/fine/x",
+        "\\..\\..",
     ] {
         for verb in ["ls", "stat", "cat", "readat", "stream"] {
             let answer = fs(&agent, verb, &alloc, path);
             let text = answer.text();
-            assert!(!text.contains("KEPT FROM CLIENTS") && !text.contains("S0VQVCBGUk9N") && !text.contains("root:"), "{verb} {path}: {text}");
+            assert!(
+                !text.contains("KEPT FROM CLIENTS") && !text.contains("S0VQVCBGUk9N") && !text.contains("root:"),
+                "{verb} {path}: {text}"
+            );
             assert!(!text.contains("\"kept\"") && !text.contains("passwd\""), "{verb} {path} shows what is outside: {text}");
             // Looking at a secret's name is allowed, reading it is not; `fine/` is a file all the same.
-            let may_look = path.to_lowercase().contains("secret") && ["ls", "stat"].contains(&verb) || path == "alloc/data/fine/" || path == "alloc/..//../..";
+            let may_look = path.to_lowercase().contains("secret") && ["ls", "stat"].contains(&verb)
+                || path == "alloc/data/fine/"
+                || path == "alloc/..//../..";
             assert!(may_look || answer.status >= 400, "{verb} {path}: {} {text}", answer.status);
             assert!(answer.status != 500 || !text.contains(&*agent.path().to_string_lossy()), "{verb} {path} tells host paths: {text}");
         }
@@ -399,7 +456,9 @@ fn planted_files_do_not_hang_readers() {
     nix::unistd::mkfifo(&data.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(data.join("s")).unwrap();
     let zero = nix::sys::stat::makedev(1, 5);
-    let has_device = nix::sys::stat::mknod(&data.join("zero"), nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o666), zero).is_ok();
+    let has_device =
+        nix::sys::stat::mknod(&data.join("zero"), nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::from_bits_truncate(0o666), zero)
+            .is_ok();
     symlink("fifo", data.join("to-fifo")).unwrap();
     let before = rss_kb(&agent);
     let mut names = vec!["fifo", "s", "to-fifo"];
@@ -454,14 +513,22 @@ fn bad_parameters_in_their_order() {
     for (path, status, text) in [
         // logs: task, follow, plain, type, offset, origin, then the task, then the file.
         ("logs/{a}?follow=maybe&plain=maybe&offset=x&origin=x", 400, "must provide task name".to_owned()),
-        ("logs/{a}?task=t&follow=maybe&plain=maybe&type=x&offset=x&origin=x", 400, format!("failed to parse follow field to boolean: {maybe}")),
+        (
+            "logs/{a}?task=t&follow=maybe&plain=maybe&type=x&offset=x&origin=x",
+            400,
+            format!("failed to parse follow field to boolean: {maybe}"),
+        ),
         ("logs/{a}?task=t&plain=maybe&type=x&offset=x&origin=x", 400, format!("failed to parse plain field to boolean: {maybe}")),
         ("logs/{a}?task=t&type=x&offset=x&origin=x", 400, "must provide log type (stdout/stderr)".to_owned()),
         ("logs/{a}?task=t&offset=x&origin=x", 400, "must provide log type (stdout/stderr)".to_owned()),
         ("logs/{a}?task=t&type=stdout&offset=x&origin=x", 400, offset.to_owned()),
         ("logs/{a}?task=no&type=stdout&origin=x", 400, "origin must be start or end".to_owned()),
         ("logs/{a}?task=no&type=stdout", 400, "unknown task name \"no\"".to_owned()),
-        ("logs/{a}?task=t&type=stdout&offset=99999999999999999999", 400, "error parsing offset: strconv.ParseInt: parsing \"99999999999999999999\": value out of range".to_owned()),
+        (
+            "logs/{a}?task=t&type=stdout&offset=99999999999999999999",
+            400,
+            "error parsing offset: strconv.ParseInt: parsing \"99999999999999999999\": value out of range".to_owned(),
+        ),
         ("logs/{a}?task=t&type=stdout&offset=-5&plain=true", 200, "out\n".to_owned()),
         ("logs/{a}?task=t&type=stdout&offset=9000&plain=true", 200, String::new()),
         ("logs/{a}?task=t&type=stdout&offset=9000&origin=end&plain=true", 200, "out\n".to_owned()),
@@ -485,7 +552,11 @@ fn bad_parameters_in_their_order() {
         ("readat/{a}?path=../..", 500, "error parsing offset: strconv.ParseInt: parsing \"\": invalid syntax".to_owned()),
         ("readat/{a}?path=../..&offset=0&limit=x", 500, "error parsing limit: strconv.ParseInt: parsing \"x\": invalid syntax".to_owned()),
         ("readat/{a}?path=../..&offset=0&limit=1", 400, "Path escapes the alloc directory".to_owned()),
-        ("readat/{a}?path=alloc/logs/t.stdout.0&offset=-1", 500, "can't seek to offset -1: seek alloc/logs/t.stdout.0: invalid argument".to_owned()),
+        (
+            "readat/{a}?path=alloc/logs/t.stdout.0&offset=-1",
+            500,
+            "can't seek to offset -1: seek alloc/logs/t.stdout.0: invalid argument".to_owned(),
+        ),
         ("readat/{a}?path=alloc/logs/t.stdout.0&offset=1&limit=-7", 200, "ut\n".to_owned()),
         ("readat/{a}?path=alloc/logs/t.stdout.0&offset=900", 200, String::new()),
         // ls, stat.
@@ -511,7 +582,11 @@ fn bad_parameters_in_their_order() {
         let answer = agent.ask("PUT", &format!("/v1/client/allocation/{alloc}/signal"), body.as_bytes());
         assert!(answer.status == status && answer.text().starts_with(text), "{body}: {} {}", answer.status, answer.text());
     }
-    for (body, text) in [("{", ""), ("{\"TaskName\":\"t\",\"AllTasks\":true}", "task name cannot be set when restarting all tasks"), ("{\"TaskName\":\"no\"}", "Could not find task runner for task: no")] {
+    for (body, text) in [
+        ("{", ""),
+        ("{\"TaskName\":\"t\",\"AllTasks\":true}", "task name cannot be set when restarting all tasks"),
+        ("{\"TaskName\":\"no\"}", "Could not find task runner for task: no"),
+    ] {
         let answer = agent.ask("PUT", &format!("/v1/client/allocation/{alloc}/restart"), body.as_bytes());
         assert!(answer.status == 500 && answer.text().starts_with(text), "{body}: {} {}", answer.status, answer.text());
     }
@@ -562,7 +637,8 @@ fn a_greedy_client_is_told_so_and_others_are_served() {
         loop {
             // A refusal without a word is a reset.
             let mut stream = connect_from(&agent, 7);
-            let answer = write!(stream, "GET /v1/regions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").and_then(|()| http::answer(stream));
+            let answer =
+                write!(stream, "GET /v1/regions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").and_then(|()| http::answer(stream));
             if answer.is_ok_and(|answer| answer.status == 200) {
                 break;
             }
@@ -663,7 +739,9 @@ fn slow_heads_are_cut_off() {
         }
         match slow.read(&mut byte) {
             Ok(_) => break,
-            Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => assert!(begun.elapsed() < Duration::from_secs(12), "it is still served"),
+            Err(why) if why.kind() == std::io::ErrorKind::WouldBlock => {
+                assert!(begun.elapsed() < Duration::from_secs(12), "it is still served")
+            }
             Err(_) => break,
         }
         assert_eq!(agent.ask("GET", "/v1/regions", b"").status, 200);
@@ -687,7 +765,9 @@ fn slow_readers_cost_one_buffer() {
     assert!(list.body.len() > 128 << 10, "{}", list.body.len());
     let deadline = Instant::now() + LIMIT;
     let tail = format!("/v1/client/fs/logs/{alloc}?task=t&type=stdout&plain=true&origin=end&offset=1");
-    while agent.ask("GET", &tail, b"").text() != "\n" || agent.get(&format!("/v1/client/fs/stat/{alloc}?path=alloc/logs/t.stdout.0"))["Size"].as_u64() < Some(7 << 20) {
+    while agent.ask("GET", &tail, b"").text() != "\n"
+        || agent.get(&format!("/v1/client/fs/stat/{alloc}?path=alloc/logs/t.stdout.0"))["Size"].as_u64() < Some(7 << 20)
+    {
         assert!(Instant::now() < deadline, "the log does not get long");
     }
     let before = rss_kb(&agent);
@@ -745,8 +825,17 @@ fn hang_ups_leave_nothing() {
     let index = agent.ask("GET", "/v1/jobs", b"").index();
     let log = format!("GET /v1/client/fs/logs/{alloc}?task=t&type=stdout&follow=true HTTP/1.1\r\nHost: x\r\n\r\n");
     let block = format!("GET /v1/jobs?index={index}&wait=300s HTTP/1.1\r\nHost: x\r\n\r\n");
-    let stages = ["", "GET", "GET /v1/jobs HTTP/1.1\r\nHost:", "PUT /v1/jobs HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{\"Job\":", "PUT /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"J",
-        "GET /v1/client/stats HTTP/1.1\r\nHost: x\r\n\r\n", "GET /v1/evaluations HTTP/1.1\r\nHost: x\r\n\r\n", &block, &log];
+    let stages = [
+        "",
+        "GET",
+        "GET /v1/jobs HTTP/1.1\r\nHost:",
+        "PUT /v1/jobs HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{\"Job\":",
+        "PUT /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"J",
+        "GET /v1/client/stats HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /v1/evaluations HTTP/1.1\r\nHost: x\r\n\r\n",
+        &block,
+        &log,
+    ];
     let round = || {
         for stage in stages {
             let mut stream = connect_from(&agent, 12);

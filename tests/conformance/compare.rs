@@ -10,7 +10,16 @@ use serde_json::Value;
 
 /// Indexes, ns since the epoch, sizes, figures: a number in both, and zero in both or in neither.
 const NUMBERS: &[&str] = &[
-    "AllocModifyIndex", "CreateIndex", "CreateTime", "EvalCreateIndex", "Index", "JobModifyIndex", "ModifyIndex", "ModifyTime", "SnapshotIndex", "SubmitTime",
+    "AllocModifyIndex",
+    "CreateIndex",
+    "CreateTime",
+    "EvalCreateIndex",
+    "Index",
+    "JobModifyIndex",
+    "ModifyIndex",
+    "ModifyTime",
+    "SnapshotIndex",
+    "SubmitTime",
     "Time",
 ];
 /// A number in both, whatever it is.
@@ -21,8 +30,26 @@ const STAMPS: &[&str] = &["FinishedAt", "LastRestart", "ModTime", "StartedAt"];
 const NAMES: &[&str] = &["NodeName"];
 /// Keys of Nomad versions newer than the recording (1.1.2), and ours; they may have any value.
 const NEWER: &[&str] = &[
-    "AddressIPv6", "ConsulConstraints", "DispatchIdempotencyToken", "JobSummary", "KnownLeader", "LastContact", "MappedFile", "MaxClientDisconnect", "MigrateDisablePlacement",
-    "NextAllocation", "NextToken", "NoShutdownDelay", "NodePool", "NodesInPool", "Paused", "SigningKeyID", "TotalPercent", "TotalTicks", "Unknown", "Warnings",
+    "AddressIPv6",
+    "ConsulConstraints",
+    "DispatchIdempotencyToken",
+    "JobSummary",
+    "KnownLeader",
+    "LastContact",
+    "MappedFile",
+    "MaxClientDisconnect",
+    "MigrateDisablePlacement",
+    "NextAllocation",
+    "NextToken",
+    "NoShutdownDelay",
+    "NodePool",
+    "NodesInPool",
+    "Paused",
+    "SigningKeyID",
+    "TotalPercent",
+    "TotalTicks",
+    "Unknown",
+    "Warnings",
 ];
 
 /// Which of our ids stands for which recorded one.
@@ -40,7 +67,10 @@ impl Ids {
     pub fn translate(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (theirs, ours) in &self.ours {
-            text = text.replace(theirs, ours).replace(&theirs[..8], &ours[..8]).replace(&format!("\"{}\"", &theirs[..6]), &format!("\"{}\"", &ours[..6]));
+            text = text
+                .replace(theirs, ours)
+                .replace(&theirs[..8], &ours[..8])
+                .replace(&format!("\"{}\"", &theirs[..6]), &format!("\"{}\"", &ours[..6]));
         }
         text
     }
@@ -143,13 +173,19 @@ pub fn compare(path: &str, theirs: &Value, ours: &Value, ids: &mut Ids, found: &
 
 /// Applies `change` to every value that `path` names; `*` stands for any key or place. Gives how many there were.
 pub fn at(value: &mut Value, path: &str, change: &mut dyn FnMut(&mut Value)) -> usize {
-    let Some((key, rest)) = path.strip_prefix('/').map(|path| path.split_once('/').map_or((path, String::new()), |(key, rest)| (key, format!("/{rest}")))) else {
+    let Some((key, rest)) =
+        path.strip_prefix('/').map(|path| path.split_once('/').map_or((path, String::new()), |(key, rest)| (key, format!("/{rest}"))))
+    else {
         change(value);
         return 1;
     };
     match value {
-        Value::Object(all) => all.iter_mut().filter(|(name, _)| key == "*" || *name == key).map(|(_, value)| at(value, &rest, change)).sum(),
-        Value::Array(all) => all.iter_mut().enumerate().filter(|(i, _)| key == "*" || i.to_string() == key).map(|(_, value)| at(value, &rest, change)).sum(),
+        Value::Object(all) => {
+            all.iter_mut().filter(|(name, _)| key == "*" || *name == key).map(|(_, value)| at(value, &rest, change)).sum()
+        }
+        Value::Array(all) => {
+            all.iter_mut().enumerate().filter(|(i, _)| key == "*" || i.to_string() == key).map(|(_, value)| at(value, &rest, change)).sum()
+        }
         _ => 0,
     }
 }

@@ -25,7 +25,10 @@ fn a_registration_takes_three_indexes() {
     assert_eq!(answer.index(), n);
     assert_eq!((&done["JobModifyIndex"], &done["EvalCreateIndex"]), (&json!(n), &json!(n)));
     let eval = agent.get(&format!("/v1/evaluation/{}", done["EvalID"].as_str().unwrap()));
-    assert_eq!((&eval["CreateIndex"], &eval["SnapshotIndex"], &eval["JobModifyIndex"], &eval["ModifyIndex"]), (&json!(n), &json!(n), &json!(n), &json!(n + 2)));
+    assert_eq!(
+        (&eval["CreateIndex"], &eval["SnapshotIndex"], &eval["JobModifyIndex"], &eval["ModifyIndex"]),
+        (&json!(n), &json!(n), &json!(n), &json!(n + 2))
+    );
     let allocs = agent.allocs("telemetry", 2, |alloc| alloc["ClientStatus"] == "running");
     for alloc in &allocs {
         let whole = agent.get(&format!("/v1/allocation/{}", alloc["ID"].as_str().unwrap()));
@@ -50,7 +53,10 @@ fn a_registration_takes_three_indexes() {
     let before = agent.get(&format!("/v1/allocation/{id}"));
     let stopped = agent.put(&format!("/v1/allocation/{id}/stop"), b"");
     let after = agent.wait(&format!("/v1/allocation/{id}"), Duration::from_secs(20), |alloc| alloc["ClientStatus"] == "complete");
-    assert!(after["AllocModifyIndex"].as_u64() >= stopped["Index"].as_u64() && after["AllocModifyIndex"].as_u64() > before["AllocModifyIndex"].as_u64());
+    assert!(
+        after["AllocModifyIndex"].as_u64() >= stopped["Index"].as_u64()
+            && after["AllocModifyIndex"].as_u64() > before["AllocModifyIndex"].as_u64()
+    );
     assert!(after["ModifyIndex"].as_u64() > after["AllocModifyIndex"].as_u64(), "the client's news came later: {after}");
     assert!(after["ModifyTime"].as_i64() > before["ModifyTime"].as_i64());
 }
@@ -90,14 +96,35 @@ fn meta_headers() {
         ("/v1/job/none/versions".to_owned(), "job versions not found"),
         (format!("/v1/deployment/{NIL}"), "deployment not found"),
     ];
-    let reads = ["/v1/jobs", "/v1/job/here", "/v1/job/here/summary", "/v1/job/here/allocations", "/v1/job/here/evaluations", "/v1/job/here/versions",
-        "/v1/job/here/deployments", "/v1/job/here/deployment", "/v1/job/none/allocations", "/v1/allocations", "/v1/evaluations", "/v1/nodes", "/v1/namespaces", "/v1/deployments"];
-    let reads = reads.iter().map(|path| ((*path).to_owned(), 200, "")).chain([(format!("/v1/node/{node}"), 200, ""), (format!("/v1/node/{node}/allocations"), 200, "")]);
+    let reads = [
+        "/v1/jobs",
+        "/v1/job/here",
+        "/v1/job/here/summary",
+        "/v1/job/here/allocations",
+        "/v1/job/here/evaluations",
+        "/v1/job/here/versions",
+        "/v1/job/here/deployments",
+        "/v1/job/here/deployment",
+        "/v1/job/none/allocations",
+        "/v1/allocations",
+        "/v1/evaluations",
+        "/v1/nodes",
+        "/v1/namespaces",
+        "/v1/deployments",
+    ];
+    let reads = reads
+        .iter()
+        .map(|path| ((*path).to_owned(), 200, ""))
+        .chain([(format!("/v1/node/{node}"), 200, ""), (format!("/v1/node/{node}/allocations"), 200, "")]);
     for (path, status, text) in reads.chain(missing.into_iter().map(|(path, text)| (path, 404, text))) {
         let answer = agent.ask("GET", &path, b"");
         assert_eq!(answer.status, status, "{path}");
         assert!(answer.index() > 0, "{path}: {:?}", answer.headers);
-        assert_eq!((answer.header("X-Nomad-Knownleader"), answer.header("X-Nomad-Lastcontact"), answer.header("X-Nomad-Edge-Mode")), ("true", "0", "standalone"), "{path}");
+        assert_eq!(
+            (answer.header("X-Nomad-Knownleader"), answer.header("X-Nomad-Lastcontact"), answer.header("X-Nomad-Edge-Mode")),
+            ("true", "0", "standalone"),
+            "{path}"
+        );
         if status == 404 {
             assert_eq!((answer.text().as_str(), answer.header("Content-Type")), (text, "text/plain; charset=utf-8"), "{path}");
         } else {
@@ -173,9 +200,19 @@ fn a_query_blocks_until_its_table_changes() {
 fn configured_headers_are_on_every_answer() {
     let config = json!({"http_api_response_headers": {"X-Device": "shore 7", "Access-Control-Allow-Origin": "http://panel", "Content-Type": "text/html", "Content-Length": "5"}});
     let agent = Real::start("headers", Options { config: Some(config), ..Options::default() });
-    for (path, kind) in [("/v1/jobs", "application/json"), ("/v1/nope", "text/html"), ("/v1/job/none", "text/plain; charset=utf-8"), ("/v1/client/gc", "text/html"), ("/v1/client/stats", "application/json")] {
+    for (path, kind) in [
+        ("/v1/jobs", "application/json"),
+        ("/v1/nope", "text/html"),
+        ("/v1/job/none", "text/plain; charset=utf-8"),
+        ("/v1/client/gc", "text/html"),
+        ("/v1/client/stats", "application/json"),
+    ] {
         let answer = agent.ask("GET", path, b"");
-        assert_eq!((answer.header("X-Device"), answer.header("Content-Type"), answer.header("Access-Control-Allow-Origin")), ("shore 7", kind, "http://panel"), "{path}");
+        assert_eq!(
+            (answer.header("X-Device"), answer.header("Content-Type"), answer.header("Access-Control-Allow-Origin")),
+            ("shore 7", kind, "http://panel"),
+            "{path}"
+        );
     }
     // The handler's own wins.
     let mut answer = http::open(agent.addr, "GET", "/v1/client/stats", &[("Origin", "http://elsewhere")], b"").unwrap();

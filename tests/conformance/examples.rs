@@ -65,7 +65,9 @@ fn body(name: &str) -> Vec<u8> {
 
 /// Every key of the example is there, and what it holds is of the example's kind.
 fn has_shape(path: &str, want: &Value, got: &Value, found: &mut Vec<String>) {
-    let is_free = |value: &Value| value.is_null() || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty);
+    let is_free = |value: &Value| {
+        value.is_null() || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
+    };
     match (want, got) {
         _ if is_free(want) || is_free(got) => {}
         (Value::Object(want), Value::Object(got)) => {
@@ -73,7 +75,9 @@ fn has_shape(path: &str, want: &Value, got: &Value, found: &mut Vec<String>) {
                 match got.get(key) {
                     Some(mine) => has_shape(&format!("{path}/{key}"), value, mine, found),
                     // Keys that are data of this machine or job.
-                    None if ["Attributes", "Meta", "Links", "Tags", "Drivers", "Scores", "Pids", "NodesAvailable"].iter().any(|data| path.ends_with(data)) => {}
+                    None if ["Attributes", "Meta", "Links", "Tags", "Drivers", "Scores", "Pids", "NodesAvailable"]
+                        .iter()
+                        .any(|data| path.ends_with(data)) => {}
                     None if NEWER.contains(&key.as_str()) => {}
                     None => found.push(format!("{path}/{key} is absent")),
                 }
@@ -146,7 +150,8 @@ fn the_examples_hold() {
             (Value::String(text), _) => {
                 let text = translate(text);
                 // The index of this machine's job is its own.
-                let is_same = if name == "job-register-conflict" { got.text().starts_with(text.trim_end_matches('9')) } else { got.text() == text };
+                let is_same =
+                    if name == "job-register-conflict" { got.text().starts_with(text.trim_end_matches('9')) } else { got.text() == text };
                 if !is_same {
                     found.push(format!("{:?}, not {text:?}", got.text()));
                 }

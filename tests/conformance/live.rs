@@ -39,7 +39,15 @@ use Change::{AnyText, Kinds, Lacks, OnlyOurs, Set, Status, Text, Without};
 const NO_DEPLOYMENTS: &str = "jobs.md 8: deployments come later";
 /// A standalone node is its own one member, without the facts of a gossip ring.
 const NO_RING: &str = "http-api.md 9.2: one own entry";
-const NOT_OURS: &[&str] = &["convert", "convert/dispatch-1795331163-692d8040", "fixed", "hog", "nightly", "nightly/periodic-1795331160", "nightly/periodic-1795331220"];
+const NOT_OURS: &[&str] = &[
+    "convert",
+    "convert/dispatch-1795331163-692d8040",
+    "fixed",
+    "hog",
+    "nightly",
+    "nightly/periodic-1795331160",
+    "nightly/periodic-1795331220",
+];
 
 /// Line (a `*` at its end stands for the rest), what is otherwise, and why.
 const NAMED: &[(&str, Change, &str)] = &[
@@ -52,7 +60,11 @@ const NAMED: &[(&str, Change, &str)] = &[
     ("allocation read after*", Set("/DeploymentID", "\"\""), NO_DEPLOYMENTS),
     ("allocation read crashy*", Without("/TaskStates/*/Events", "Type", &["Alloc Unhealthy"]), NO_DEPLOYMENTS),
     ("allocation read crashy*", Set("/DesiredTransition/Reschedule", "null"), NO_DEPLOYMENTS),
-    ("allocation read crashy.loop[0]", OnlyOurs("/TaskStates/segv/Events", "Type", "Task Setup"), "of ten events kept, none is `Alloc Unhealthy`"),
+    (
+        "allocation read crashy.loop[0]",
+        OnlyOurs("/TaskStates/segv/Events", "Type", "Task Setup"),
+        "of ten events kept, none is `Alloc Unhealthy`",
+    ),
     ("allocation read crashy.missing[0]", Set("/TaskStates/nobinary/Events/2/Details/driver_error", NO_BINARY), "no plugin in between"),
     ("allocation read crashy.missing[0]", Set("/TaskStates/nobinary/Events/2/DisplayMessage", NO_BINARY), "no plugin in between"),
     ("allocation read crashy.missing[0]", Set("/TaskStates/nobinary/Events/2/DriverError", NO_BINARY), "no plugin in between"),
@@ -71,7 +83,11 @@ const NAMED: &[(&str, Change, &str)] = &[
     ("evaluations", Without("", "JobID", NOT_OURS), "1.1.2 does not know the parameter"),
     ("evaluations", Without("", "JobID", &["flood", "pipeline", "telemetry", "web"]), "1.1.2 does not know the parameter"),
     ("job list", Without("", "ID", NOT_OURS), "jobs of later issues"),
-    ("allocation read pipeline", Set("/Job/TaskGroups/0/Tasks/2/Config/args/1", PIPELINE_SUM), "the job file prints whole numbers of any size now"),
+    (
+        "allocation read pipeline",
+        Set("/Job/TaskGroups/0/Tasks/2/Config/args/1", PIPELINE_SUM),
+        "the job file prints whole numbers of any size now",
+    ),
     ("logs pipeline report", Set("/Data", "\"dG90YWwgMjAwMDAxMDAwMDAK\""), "as above"),
     ("logs pipeline report", Set("/Offset", "18"), "as above"),
     ("logs plain", Text("total 20000100000\n"), "as above"),
@@ -96,7 +112,11 @@ const NAMED: &[(&str, Change, &str)] = &[
     ("fs ls ?path=sample/secrets", Without("", "Name", &[".nomad-mount"]), "no mark in a folder of secrets"),
     ("signal bad", Status(400), "decision 34"),
     ("signal bad", Text(BAD_SIGNAL), "decision 34"),
-    ("allocation read after signal and restart", Set("/TaskStates/sample/Events/4/Details/signal", "\"SIGINT\""), "the signal that SIGNOPE became is sent by its name"),
+    (
+        "allocation read after signal and restart",
+        Set("/TaskStates/sample/Events/4/Details/signal", "\"SIGINT\""),
+        "the signal that SIGNOPE became is sent by its name",
+    ),
     ("allocation read after stop", Set("/TaskStates/sample/Events/3/Details/signal", "\"SIGINT\""), "as above, one event further"),
     ("evaluation allocations", Set("/0/TaskStates/sample/Events/4/Details/signal", "\"SIGINT\""), "as above"),
     ("restart of finished", Text("restart of an alloc that should not run"), "as later versions say"),
@@ -128,7 +148,8 @@ const LATER: &[(&str, &str)] = &[
     ("agent join", "a standalone node joins nobody; tested by example"),
 ];
 
-const PIPELINE_SUM: &str = r#""awk '{s+=$1} END {printf \"%.0f\\n\", s}' \"$NOMAD_ALLOC_DIR/data/in\" | tee \"$NOMAD_ALLOC_DIR/data/out\"""#;
+const PIPELINE_SUM: &str =
+    r#""awk '{s+=$1} END {printf \"%.0f\\n\", s}' \"$NOMAD_ALLOC_DIR/data/in\" | tee \"$NOMAD_ALLOC_DIR/data/out\"""#;
 const BAD_SIGNAL: &str = "invalid signal \"SIGNOPE\"; known: SIG";
 const NO_BINARY: &str = r#""failed to launch command: binary \"/no/such/binary\" could not be found""#;
 
@@ -292,7 +313,8 @@ fn compare_answer(line: &Value, want: &mut Expected, got: &Response, ids: &mut I
     for name in ["X-Nomad-Index", "X-Nomad-Knownleader", "X-Nomad-Lastcontact", "Content-Type"] {
         let (theirs, ours) = (line["headers"][name].as_str().unwrap_or_default(), got.header(name));
         // An error text has one type whatever route it is of (`spec/http-api.md` 1.3).
-        let theirs = if name == "Content-Type" && want.status >= 400 && !got.body.is_empty() { "text/plain; charset=utf-8" } else { theirs };
+        let theirs =
+            if name == "Content-Type" && want.status >= 400 && !got.body.is_empty() { "text/plain; charset=utf-8" } else { theirs };
         let is_same = if name == "X-Nomad-Index" { theirs.is_empty() == ours.is_empty() && ours != "0" } else { theirs == ours };
         if !is_same {
             found.push(format!("{name}: recorded {theirs:?}, ours {ours:?}"));
@@ -300,7 +322,10 @@ fn compare_answer(line: &Value, want: &mut Expected, got: &Response, ids: &mut I
     }
     // An index that was the object's own is so with us.
     let is_own = |headers_index: &str, json: &Value| json["ModifyIndex"].as_u64().is_some_and(|index| index.to_string() == headers_index);
-    if is_own(line["headers"]["X-Nomad-Index"].as_str().unwrap_or_default(), &line["json"]) && got.status == 200 && !is_own(got.header("X-Nomad-Index"), &got.json()) {
+    if is_own(line["headers"]["X-Nomad-Index"].as_str().unwrap_or_default(), &line["json"])
+        && got.status == 200
+        && !is_own(got.header("X-Nomad-Index"), &got.json())
+    {
         found.push(format!("X-Nomad-Index: {} is not the object's", got.header("X-Nomad-Index")));
     }
     if got.body.is_empty() && got.header("Content-Length") != "0" {

@@ -49,7 +49,10 @@ fn each_port_has_its_door() {
                     let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
                     !is_word(before)
                         && !is_word(after)
-                        && (name.contains("::") || name.contains(char::is_uppercase) || after == Some(':') || line.trim_start().starts_with("use "))
+                        && (name.contains("::")
+                            || name.contains(char::is_uppercase)
+                            || after == Some(':')
+                            || line.trim_start().starts_with("use "))
                 });
                 let mut open = doors.iter().chain(if *is_edge { RUNTIME_EDGES } else { &[] });
                 if is_named && !open.any(|door| source.path.starts_with(door)) {

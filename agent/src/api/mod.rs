@@ -277,7 +277,8 @@ fn run(cx: &mut Cx<'_>, request: &Request, found: &Found, may_block: bool) -> Re
         answer.head.headers.push(("X-Nomad-Index", index.to_string()));
     }
     // Files are shown by their own rules: what streams is no document.
-    let is_document = answer.stream_of.is_none() && (matches!(answer.body, Body::Machine(_)) || answer.head.headers.contains(&("Content-Type", JSON.to_owned())));
+    let is_document = answer.stream_of.is_none()
+        && (matches!(answer.body, Body::Machine(_)) || answer.head.headers.contains(&("Content-Type", JSON.to_owned())));
     if is_document && query.get("pretty").is_some_and(|pretty| pretty != "0") {
         answer.body = pretty::body(answer.body);
     }

@@ -19,7 +19,8 @@ fn common_parameters_and_their_errors() {
         ("", Ok((0, 300_000, 0, false, "default"))),
     ] {
         let common = Query::parse(query).unwrap().common();
-        let got = common.as_ref().map(|c| (c.index, c.wait_ms, c.per_page, c.is_reverse, c.namespace.as_str())).map_err(|why| why.text.as_str());
+        let got =
+            common.as_ref().map(|c| (c.index, c.wait_ms, c.per_page, c.is_reverse, c.namespace.as_str())).map_err(|why| why.text.as_str());
         assert_eq!(got, want, "{query}");
         assert!(common.as_ref().err().is_none_or(|why| why.status == 400), "{query}");
     }
@@ -41,7 +42,10 @@ fn queries_are_decoded_once() {
 fn flags_fail_in_upstreams_words() {
     let query = Query::parse("purge=x&all=T").unwrap();
     let why = query.flag("purge", false).unwrap_err();
-    assert_eq!((why.status, why.text.as_str()), (500, "Failed to parse value of \"purge\" (x) as a bool: strconv.ParseBool: parsing \"x\": invalid syntax"));
+    assert_eq!(
+        (why.status, why.text.as_str()),
+        (500, "Failed to parse value of \"purge\" (x) as a bool: strconv.ParseBool: parsing \"x\": invalid syntax")
+    );
     assert_eq!((query.flag("all", false), query.flag("absent", true)), (Ok(true), Ok(true)));
 }
 
@@ -61,7 +65,8 @@ fn prefixes_of_ids_fail_in_upstreams_words() {
 
 #[test]
 fn paths_find_their_rows() {
-    let found = |method, path| find(FAMILIES, method, path).map(|found| (found.route.pattern, found.id)).map_err(|why| (why.status, why.text));
+    let found =
+        |method, path| find(FAMILIES, method, path).map(|found| (found.route.pattern, found.id)).map_err(|why| (why.status, why.text));
     for (method, path, want) in [
         (Method::Get, "/v1/job/a%2Fb/allocations", Ok(("/v1/job/{id..}/allocations", "a/b".to_owned()))),
         (Method::Get, "/v1/job/a/b/c", Ok(("/v1/job/{id..}", "a/b/c".to_owned()))),
@@ -83,7 +88,8 @@ fn no_two_rows_claim_the_same_requests() {
     let routes: Vec<_> = FAMILIES.iter().flat_map(|family| family.routes).collect();
     for (n, route) in routes.iter().enumerate() {
         for other in &routes[n + 1..] {
-            let shares = route.methods.is_empty() || other.methods.is_empty() || route.methods.iter().any(|method| other.methods.contains(method));
+            let shares =
+                route.methods.is_empty() || other.methods.is_empty() || route.methods.iter().any(|method| other.methods.contains(method));
             assert!(route.pattern != other.pattern || !shares, "{} is claimed twice", route.pattern);
         }
     }

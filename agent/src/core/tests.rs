@@ -17,8 +17,8 @@ use super::*;
 use crate::api::body::Body;
 use crate::config::flags::Parsed;
 use crate::config::merge::{Surroundings, draft};
-use crate::node::fingerprint::{Cgroups, Inputs};
 use crate::node::fingerprint;
+use crate::node::fingerprint::{Cgroups, Inputs};
 use crate::store::backend::Backend;
 use crate::store::writer::Writer;
 
@@ -192,14 +192,8 @@ impl World {
     fn end(&mut self, inv: Inv, code: i32, signal: i32) {
         let now = self.now;
         let Some(process) = self.processes.get_mut(&inv).filter(|process| process.end.is_none()) else { return };
-        let news = News::Exited {
-            code,
-            signal,
-            oom_killed: false,
-            message: String::new(),
-            started_at: process.started,
-            finished_at: now.wall,
-        };
+        let news =
+            News::Exited { code, signal, oom_killed: false, message: String::new(), started_at: process.started, finished_at: now.wall };
         process.end = Some(news.clone());
         let (alloc, task) = (process.alloc, process.task.clone());
         self.feed(Event::News { alloc, task, inv, news });
@@ -229,7 +223,8 @@ impl World {
         self.requests_n += 1;
         let id = RequestId(self.requests_n);
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let request = Request { method, path: path.to_owned(), query: query.to_owned(), body: body.as_bytes().to_vec(), ..Request::default() };
+        let request =
+            Request { method, path: path.to_owned(), query: query.to_owned(), body: body.as_bytes().to_vec(), ..Request::default() };
         self.feed(Event::Request { id, request, busy_ports: Vec::new() });
         id
     }
@@ -403,11 +398,19 @@ fn a_full_disk_is_told_and_nothing_is_forgotten() {
     let mut world = World::new(1);
     world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
     // A batch that cannot be written: its reply says so, and later writes are refused until it is.
-    world.core.handle(world.now, Event::Request {
-        id: RequestId(900),
-        request: Request { method: Method::Put, path: "/v1/jobs".to_owned(), body: job("k", "service", 1).into_bytes(), ..Request::default() },
-        busy_ports: Vec::new(),
-    });
+    world.core.handle(
+        world.now,
+        Event::Request {
+            id: RequestId(900),
+            request: Request {
+                method: Method::Put,
+                path: "/v1/jobs".to_owned(),
+                body: job("k", "service", 1).into_bytes(),
+                ..Request::default()
+            },
+            busy_ports: Vec::new(),
+        },
+    );
     let batch = loop {
         match world.core.poll() {
             Some(Effect::Commit(batch)) => break batch,
@@ -517,7 +520,11 @@ fn a_cut_before_every_effect_loses_no_promise() {
                 }
             }
             for process in world.processes.values().filter(|process| process.end.is_none()) {
-                let known = allocs.as_array().unwrap().iter().any(|alloc| alloc["ID"] == process.alloc.to_string() && alloc["ClientStatus"] == "running");
+                let known = allocs
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|alloc| alloc["ID"] == process.alloc.to_string() && alloc["ClientStatus"] == "running");
                 assert!(known, "cut {cut_at} reboot {is_reboot}: a process nobody knows: {process:?}");
             }
             if !was_cut {

@@ -185,7 +185,10 @@ fn room_runs_out_by_dimension() {
 fn a_wish_beyond_every_node_is_not_granted() {
     let vars = vars();
     for (ask, why) in [(r#""CPU":9223372036854775807,"MemoryMB":16"#, "cpu"), (r#""CPU":50,"MemoryMB":9223372036854775807"#, "memory")] {
-        let job = job(&r#"{"ID":"j","Datacenters":["dc1"],"TaskGroups":[{"Name":"g","Tasks":[{"Name":"t","Driver":"raw_exec","Resources":{ASK}}]}]}"#.replace("ASK", ask));
+        let job = job(
+            &r#"{"ID":"j","Datacenters":["dc1"],"TaskGroups":[{"Name":"g","Tasks":[{"Name":"t","Driver":"raw_exec","Resources":{ASK}}]}]}"#
+                .replace("ASK", ask),
+        );
         let site = site(&vars, WIDE);
         let mut used = Used::new([].iter(), Some(&job), &site);
         let refused = used.place(&job, job.group("g").unwrap(), &slot(0), &site, &mut rng()).err();
@@ -236,7 +239,8 @@ fn a_node_is_filtered_with_its_reason() {
 fn distinct_hosts_means_one_here() {
     let vars = vars();
     let site = site(&vars, WIDE);
-    let job = job(&two("service", 2).to_json().unwrap().replacen("\"Constraints\":null", r#""Constraints":[{"Operand":"distinct_hosts"}]"#, 1));
+    let job =
+        job(&two("service", 2).to_json().unwrap().replacen("\"Constraints\":null", r#""Constraints":[{"Operand":"distinct_hosts"}]"#, 1));
     let mut used = Used::new([].iter(), Some(&job), &site);
     let group = job.group("g").unwrap();
     assert!(used.place(&job, group, &slot(0), &site, &mut rng()).is_ok());

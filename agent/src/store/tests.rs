@@ -50,7 +50,10 @@ fn alloc(n: u8) -> Allocation {
                 finished_at: Wall(7),
                 events: vec![
                     TaskEvent { at: Wall(8), kind: EventKind::Received },
-                    TaskEvent { at: Wall(9), kind: EventKind::Terminated { exit_code: 139, signal: 11, oom_killed: true, message: "m".to_owned() } },
+                    TaskEvent {
+                        at: Wall(9),
+                        kind: EventKind::Terminated { exit_code: 139, signal: 11, oom_killed: true, message: "m".to_owned() },
+                    },
                 ],
             },
             memo: TaskMemo { consumed: Inv(10), window: Window { count: 11, start: Mono(12) } },
@@ -63,7 +66,14 @@ fn alloc(n: u8) -> Allocation {
             network_ip: "127.0.0.1".to_owned(),
             network_mbits: 100,
         },
-        metric: Metric { is_in_datacenter: true, filtered: "f".to_owned(), exhausted: "e".to_owned(), took_ns: 13, coalesced_n: 14, score_millionths: 15 },
+        metric: Metric {
+            is_in_datacenter: true,
+            filtered: "f".to_owned(),
+            exhausted: "e".to_owned(),
+            took_ns: 13,
+            coalesced_n: 14,
+            score_millionths: 15,
+        },
         previous: AllocId([16; 16]),
         next: AllocId([17; 16]),
         followup_eval: EvalId([18; 16]),
@@ -113,7 +123,15 @@ fn job_row() -> JobRow {
         job_modify_index: 4,
         summary_modify_index: 5,
         had_eval: true,
-        summary: vec![GroupSummary { group: "sense".to_owned(), queued_n: 1, starting_n: 2, running_n: 3, complete_n: 4, failed_n: 5, lost_n: 6 }],
+        summary: vec![GroupSummary {
+            group: "sense".to_owned(),
+            queued_n: 1,
+            starting_n: 2,
+            running_n: 3,
+            complete_n: 4,
+            failed_n: 5,
+            lost_n: 6,
+        }],
         stub: JobStub {
             name: "telemetry".to_owned(),
             kind: JobKind::Sysbatch,
@@ -128,7 +146,14 @@ fn job_row() -> JobRow {
 }
 
 fn job_version() -> JobVersion {
-    JobVersion { version: 1, is_stable: true, is_stopped: true, job_modify_index: 2, submit_at: Wall(3), spec: "{\"ID\":\"telemetry\"}".to_owned() }
+    JobVersion {
+        version: 1,
+        is_stable: true,
+        is_stopped: true,
+        job_modify_index: 2,
+        submit_at: Wall(3),
+        spec: "{\"ID\":\"telemetry\"}".to_owned(),
+    }
 }
 
 fn node_row() -> NodeRow {
@@ -333,8 +358,11 @@ fn scans_agree_with_a_plain_map() {
         let n = usize::try_from(1 + rng.below(10)).unwrap();
         let view = store.view();
         let mine = view.scan_after(b"x", Some(&after), n).unwrap();
-        let want: view::Found =
-            model.range::<[u8], _>((Bound::Excluded(after.as_slice()), Bound::Unbounded)).take(n).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let want: view::Found = model
+            .range::<[u8], _>((Bound::Excluded(after.as_slice()), Bound::Unbounded))
+            .take(n)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
         assert_eq!(mine, want, "round {round}");
         let mine = view.scan_before(b"x", Some(&after), n).unwrap();
         let want: view::Found = model.range(..after).rev().take(n).map(|(key, value)| (key.clone(), value.clone())).collect();

@@ -5,10 +5,10 @@ mod lost;
 mod rig;
 mod stop;
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use std::fs;
 
 use dunlin_hal::clock::Mono;
 use dunlin_runtime::cgroup::Mode;
