@@ -1,5 +1,5 @@
 //! Floor 3: what the tests of the whole agent share: a real agent in a process ([`real`]), a plain HTTP client ([`http`]),
-//! recorded answers ([`golden`]), and what a test says when it cannot run here ([`skip`]). Never a mock of anything of ours.
+//! recorded answers ([`golden`]), and what a test says when it cannot run here ([`mod@skip`]). Never a mock of anything of ours.
 
 pub mod golden;
 pub mod http;
