@@ -2,8 +2,6 @@
 //!
 //! Needs what `boards/build vm` needs; `tests/run boards` sets `DUNLIN_VM=1` when that is there.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail so")]
-
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
