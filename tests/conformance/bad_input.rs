@@ -704,7 +704,8 @@ fn slow_bodies_share_one_account() {
     }
     let most_kb = rss_kb(&agent);
     for stream in held {
-        stream.set_nonblocking(true).unwrap();
+        // Those that are held say nothing; a refusal comes as soon as the agent has read up to it.
+        stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut head = [0; 12];
         let mut stream = stream;
         match stream.read(&mut head) {
