@@ -27,7 +27,13 @@ struct Cli<'a> {
 impl Cli<'_> {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(words).env("NOMAD_ADDR", format!("http://{}", self.agent.addr)).env("NO_COLOR", "1").env_remove("NOMAD_TOKEN").env_remove("NOMAD_NAMESPACE").env_remove("NOMAD_REGION");
+        command
+            .args(words)
+            .env("NOMAD_ADDR", format!("http://{}", self.agent.addr))
+            .env("NO_COLOR", "1")
+            .env_remove("NOMAD_TOKEN")
+            .env_remove("NOMAD_NAMESPACE")
+            .env_remove("NOMAD_REGION");
         command
     }
 
@@ -35,7 +41,11 @@ impl Cli<'_> {
     fn run(&self, words: &[&str]) -> (i32, String) {
         let out = self.command(words).stdin(Stdio::null()).output().expect("the CLI runs");
         let text = [out.stdout, out.stderr].concat();
-        let text = String::from_utf8_lossy(&text).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join("\n");
+        let text = String::from_utf8_lossy(&text)
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+            .join("\n");
         (out.status.code().unwrap_or(-1), text)
     }
 
@@ -60,7 +70,8 @@ impl Cli<'_> {
 
     /// A command that goes on until it is dropped.
     fn follow(&self, words: &[&str]) -> Following {
-        let mut child = self.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the CLI runs");
+        let mut child =
+            self.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the CLI runs");
         let lines = BufReader::new(child.stdout.take().expect("a pipe"));
         Following { child, lines }
     }
@@ -103,17 +114,24 @@ fn the_stock_cli_works_unchanged() {
     let nomad = Cli { binary, agent: &agent };
 
     let file = job_file(&agent, "telemetry", &golden::job("telemetry"));
-    let ran = nomad.check(&["job", "run", "-json", &file], &["Evaluation triggered by job \"telemetry\"", "group \"sense\"", "finished with status \"complete\""]);
+    let ran = nomad.check(
+        &["job", "run", "-json", &file],
+        &["Evaluation triggered by job \"telemetry\"", "group \"sense\"", "finished with status \"complete\""],
+    );
     assert_eq!(ran.matches("created: node").count() + ran.matches("modified: node").count(), 2, "{ran}");
     let mut allocs = agent.allocs("telemetry", 2, |alloc| alloc["ClientStatus"] == "running");
     allocs.sort_by_key(|alloc| alloc["Name"].as_str().map(str::to_owned));
-    let (alloc, node, eval) = (id(&allocs[0]), allocs[0]["NodeID"].as_str().unwrap().to_owned(), allocs[0]["EvalID"].as_str().unwrap().to_owned());
+    let (alloc, node, eval) =
+        (id(&allocs[0]), allocs[0]["NodeID"].as_str().unwrap().to_owned(), allocs[0]["EvalID"].as_str().unwrap().to_owned());
     let (short, short_node, short_eval) = (&alloc[..8], &node[..8], &eval[..8]);
 
     // Jobs.
     nomad.check(&["status"], &["ID Type Priority Status", "telemetry service 50 running"]);
     nomad.check(&["job", "status"], &["telemetry service 50 running"]);
-    nomad.check(&["job", "status", "tele"], &["ID = telemetry", "Status = running", "Task Group Queued Starting Running Failed Complete Lost", "sense 0 0 2 0 0 0", short]);
+    nomad.check(
+        &["job", "status", "tele"],
+        &["ID = telemetry", "Status = running", "Task Group Queued Starting Running Failed Complete Lost", "sense 0 0 2 0 0 0", short],
+    );
     nomad.check(&["job", "status", "-verbose", "telemetry"], &["Evaluations", &eval, &alloc, "job-register complete"]);
     nomad.check(&["job", "inspect", "telemetry"], &["\"SENSOR_BUS\": \"i2c-1\"", "\"KillTimeout\": 3000000000"]);
     nomad.check(&["job", "history", "telemetry"], &["Version = 0", "Stable = false"]);
@@ -121,11 +139,29 @@ fn the_stock_cli_works_unchanged() {
     nomad.check(&["job", "validate", "-json", &file], &["Job validation successful"]);
     nomad.check(&["job", "deployments", "telemetry"], &["No deployments found"]);
     nomad.fails(&["job", "status", "nope"], "No job(s) with prefix");
-    nomad.fails(&["job", "run", "-check-index", "7", "-json", &file], "Enforcing job modify index 7: job exists with conflicting job modify index");
+    nomad.fails(
+        &["job", "run", "-check-index", "7", "-json", &file],
+        "Enforcing job modify index 7: job exists with conflicting job modify index",
+    );
 
     // Allocations.
-    nomad.check(&["alloc", "status", short], &["Name = telemetry.sense[0]", "Client Status = running", "Task \"sample\" is \"running\"", "/50 MHz", "MiB", "Started Task started by client", "Task Setup Building Task Directory", "Received Task received by client"]);
-    nomad.check(&["alloc", "status", "-verbose", "-stats", &alloc], &[&node, "Evaluated Nodes = 1", "Memory Stats", "CPU Stats", "Placement Metrics", "binpack"]);
+    nomad.check(
+        &["alloc", "status", short],
+        &[
+            "Name = telemetry.sense[0]",
+            "Client Status = running",
+            "Task \"sample\" is \"running\"",
+            "/50 MHz",
+            "MiB",
+            "Started Task started by client",
+            "Task Setup Building Task Directory",
+            "Received Task received by client",
+        ],
+    );
+    nomad.check(
+        &["alloc", "status", "-verbose", "-stats", &alloc],
+        &[&node, "Evaluated Nodes = 1", "Memory Stats", "CPU Stats", "Placement Metrics", "binpack"],
+    );
     nomad.check(&["alloc", "status", "-json", short], &["\"ClientStatus\": \"running\""]);
     nomad.fails(&["alloc", "status", "ffffffff"], "No allocation(s) with prefix or id \"ffffffff\" found");
 
@@ -162,23 +198,57 @@ fn the_stock_cli_works_unchanged() {
     nomad.check(&["alloc", "restart", short], &[]);
     nomad.fails(&["alloc", "restart", short, "nope"], "nope");
     nomad.check(&["alloc", "status", short], &["Total Restarts = 2", "Restart Signaled User requested"]);
-    nomad.check(&["alloc", "stop", short], &["Evaluation triggered by job \"telemetry\"", "created: node", "finished with status \"complete\""]);
+    nomad.check(
+        &["alloc", "stop", short],
+        &["Evaluation triggered by job \"telemetry\"", "created: node", "finished with status \"complete\""],
+    );
     agent.wait(&format!("/v1/allocation/{alloc}"), LIMIT, |alloc| alloc["ClientStatus"] == "complete");
-    nomad.check(&["alloc", "status", short], &["Client Status = complete", "Desired Status = stop", "Desired Description = alloc is being migrated", "Killed Task successfully killed"]);
+    nomad.check(
+        &["alloc", "status", short],
+        &[
+            "Client Status = complete",
+            "Desired Status = stop",
+            "Desired Description = alloc is being migrated",
+            "Killed Task successfully killed",
+        ],
+    );
     nomad.check(&["alloc", "logs", short], &["{\"stopping\":true}"]);
 
     // Evaluations.
-    nomad.check(&["eval", "status", short_eval], &["Status = complete", "TriggeredBy = job-register", "Job ID = telemetry", "Placement Failures = false"]);
+    nomad.check(
+        &["eval", "status", short_eval],
+        &["Status = complete", "TriggeredBy = job-register", "Job ID = telemetry", "Placement Failures = false"],
+    );
     nomad.check(&["eval", "status", "-json", &eval], &["\"TriggeredBy\": \"job-register\""]);
     nomad.check(&["eval", "list"], &[short_eval, "job-register telemetry", "alloc-stop telemetry"]);
 
     // The node and its agent.
     nomad.check(&["node", "status"], &[short_node, "dc1", "<none> false eligible ready"]);
-    for words in [&["node", "status", "-self"][..], &["node", "status", short_node], &["node", "status", "-stats", &node], &["node", "status", "-verbose", short_node]] {
-        let text = nomad.check(words, &["Drain = false", "Eligibility = eligible", "Status = ready", "raw_exec", "Node registered", "Allocated Resources", "Host Resource Utilization", "Allocations"]);
+    for words in [
+        &["node", "status", "-self"][..],
+        &["node", "status", short_node],
+        &["node", "status", "-stats", &node],
+        &["node", "status", "-verbose", short_node],
+    ] {
+        let text = nomad.check(
+            words,
+            &[
+                "Drain = false",
+                "Eligibility = eligible",
+                "Status = ready",
+                "raw_exec",
+                "Node registered",
+                "Allocated Resources",
+                "Host Resource Utilization",
+                "Allocations",
+            ],
+        );
         assert!(!text.contains("nil") && !text.contains("panic"), "{text}");
     }
-    nomad.check(&["node", "status", "-stats", &node], &["CPU Stats", "Memory Stats", "Disk Stats", "Mountpoint"].map(|text| if text == "Mountpoint" { "Used Percent" } else { text }));
+    nomad.check(
+        &["node", "status", "-stats", &node],
+        &["CPU Stats", "Memory Stats", "Disk Stats", "Mountpoint"].map(|text| if text == "Mountpoint" { "Used Percent" } else { text }),
+    );
     nomad.check(&["node", "status", "-allocs"], &["Running Allocs"]);
     nomad.check(&["node", "eligibility", "-disable", short_node], &["scheduling eligibility set: ineligible"]);
     nomad.check(&["node", "eligibility", "-enable", "-self"], &["scheduling eligibility set: eligible"]);
@@ -207,11 +277,29 @@ fn crashes_are_told_by_the_stock_cli() {
     let Some(binary) = stock() else { dunlin_tests::skip!("{NONE}") };
     let agent = Real::start("stock-crashy", Options::default());
     let nomad = Cli { binary, agent: &agent };
-    nomad.check(&["job", "run", "-detach", "-json", &job_file(&agent, "crashy", &golden::job("crashy"))], &["Job registration successful", "Evaluation ID:"]);
+    nomad.check(
+        &["job", "run", "-detach", "-json", &job_file(&agent, "crashy", &golden::job("crashy"))],
+        &["Job registration successful", "Evaluation ID:"],
+    );
     let allocs = agent.allocs("crashy", 2, |alloc| alloc["ClientStatus"] == "failed");
     let of = |group: &str| id(allocs.iter().find(|alloc| alloc["TaskGroup"] == group).unwrap());
-    nomad.check(&["alloc", "status", &of("loop")], &["Client Status = failed", "Exit Code: 139, Signal: 11", "Task restarting in 1.", "Not Restarting Exceeded allowed attempts 2 in interval 1m0s and mode is \"fail\"", "Total Restarts = 2"]);
-    nomad.check(&["alloc", "status", &of("missing")], &["Driver Failure failed to launch command: binary \"/no/such/binary\" could not be found", "Not Restarting Error was unrecoverable"]);
+    nomad.check(
+        &["alloc", "status", &of("loop")],
+        &[
+            "Client Status = failed",
+            "Exit Code: 139, Signal: 11",
+            "Task restarting in 1.",
+            "Not Restarting Exceeded allowed attempts 2 in interval 1m0s and mode is \"fail\"",
+            "Total Restarts = 2",
+        ],
+    );
+    nomad.check(
+        &["alloc", "status", &of("missing")],
+        &[
+            "Driver Failure failed to launch command: binary \"/no/such/binary\" could not be found",
+            "Not Restarting Error was unrecoverable",
+        ],
+    );
     assert_eq!(nomad.check(&["alloc", "logs", &of("loop")], &[]), "attempt\nattempt\nattempt");
     nomad.check(&["job", "status", "crashy"], &["Status = dead", "loop 0 0 0 1 0 0", "missing 0 0 0 1 0 0"]);
     nomad.fails(&["alloc", "restart", &of("loop")], "restart of an alloc that should not run");
@@ -249,7 +337,13 @@ fn our_cli_prints_what_the_stock_one_prints() {
     let agent = Real::start("both-clis", Options::default());
     let nomad = Cli { binary, agent: &agent };
     let own = Cli { binary: real::binary().to_owned(), agent: &agent };
-    let file = job_file(&agent, "steady", shell_job("steady", "echo one; echo two; echo three >&2; echo four > $NOMAD_ALLOC_DIR/data/f; exec sleep 1000").to_string().as_bytes());
+    let file = job_file(
+        &agent,
+        "steady",
+        shell_job("steady", "echo one; echo two; echo three >&2; echo four > $NOMAD_ALLOC_DIR/data/f; exec sleep 1000")
+            .to_string()
+            .as_bytes(),
+    );
     let (code, theirs) = nomad.run(&["job", "run", "-json", &file]);
     assert_eq!(code, 0, "{theirs}");
     agent.allocs("steady", 1, |alloc| alloc["ClientStatus"] == "running");
@@ -293,7 +387,8 @@ fn our_cli_prints_what_the_stock_one_prints() {
         assert_eq!(our_code, their_code, "{words:?}:\n{theirs}\n--\n{ours}");
         let (theirs, ours) = (blur(&theirs), blur(&ours));
         // It shows a job through its own struct, with keys of its version, which are empty.
-        let is_own_key = |line: &str| words.contains(&"inspect") && [": null", ": \"\""].iter().any(|end| line.trim_end_matches(',').ends_with(end));
+        let is_own_key =
+            |line: &str| words.contains(&"inspect") && [": null", ": \"\""].iter().any(|end| line.trim_end_matches(',').ends_with(end));
         // All its words in their order: ours may have columns of newer versions between them.
         let has = |line: &str| {
             ours.iter().any(|mine| {
@@ -303,13 +398,26 @@ fn our_cli_prints_what_the_stock_one_prints() {
         };
         for line in &theirs {
             // There are no CSI volumes here, and will be none.
-            let is_known = line.starts_with("CSI ") || has(line) || is_own_key(line) || line.starts_with("Uptime") || line.starts_with("Class = <none> DC");
+            let is_known = line.starts_with("CSI ")
+                || has(line)
+                || is_own_key(line)
+                || line.starts_with("Uptime")
+                || line.starts_with("Class = <none> DC");
             assert!(is_known, "{words:?}: the stock CLI prints {line:?}, ours does not:\n{}\n--\n{}", theirs.join("\n"), ours.join("\n"));
         }
         verbs_n += 1;
         lines_n += theirs.len();
     }
-    for words in [&["job", "status", "nope"][..], &["alloc", "status", "ffffffff"], &["eval", "status", "ffffffff"], &["node", "status", "ffffffff"], &["alloc", "fs", &alloc, "nope"], &["alloc", "signal", "-s", "SIGNOPE", &alloc], &["job", "frobnicate"], &["alloc", "logs", &alloc, "nope"]] {
+    for words in [
+        &["job", "status", "nope"][..],
+        &["alloc", "status", "ffffffff"],
+        &["eval", "status", "ffffffff"],
+        &["node", "status", "ffffffff"],
+        &["alloc", "fs", &alloc, "nope"],
+        &["alloc", "signal", "-s", "SIGNOPE", &alloc],
+        &["job", "frobnicate"],
+        &["alloc", "logs", &alloc, "nope"],
+    ] {
         let (their_code, _) = nomad.run(words);
         let (our_code, ours) = own.run(words);
         assert!(their_code != 0 && our_code != 0, "{words:?}: {their_code} and {our_code}");
