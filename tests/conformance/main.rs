@@ -5,5 +5,6 @@ mod cli;
 mod compare;
 mod contract;
 mod examples;
+mod goclient;
 mod live;
 mod smoke;
