@@ -268,13 +268,12 @@ impl Core {
         }
         for Found { inv, alloc, task, news, .. } in found {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
-            log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored");
-            let op = Op::Stop { signal: SIGKILL, timeout_ms: 0 };
-            self.out.push_back(if is_end(news.last()) {
-                Effect::Forget { alloc, task, inv, is_last: true }
+            if is_end(news.last()) {
+                self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
             } else {
-                Effect::Supervise { inv, op }
-            });
+                log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored and is ended");
+                self.out.push_back(Effect::Supervise { inv, op: Op::Stop { signal: SIGKILL, timeout_ms: 0 } });
+            }
         }
         for id in folders {
             match self.store.view().alloc(*id)? {
@@ -366,6 +365,11 @@ impl Core {
             }
         }
         self.set_timer();
+    }
+
+    /// The agent ends and its tasks run on: soft rows are committed too, so that the next agent shows what this one has shown.
+    pub fn close(&mut self, now: Now) {
+        self.seal(now, None);
     }
 
     /// The next consequence; `None` when drained.

@@ -1,9 +1,12 @@
 //! Does the kernel agree? Real processes, killed at the worst moment.
 
 mod agent_killed;
+mod ends;
 mod job;
+mod replaced;
 mod shim;
 mod smoke;
+mod supervised;
 
 use std::time::{Duration, Instant};
 

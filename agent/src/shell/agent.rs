@@ -30,6 +30,7 @@ use dunlin_runtime::id::{AllocId, NodeId};
 use dunlin_runtime::proc::signal;
 use dunlin_runtime::shim::{self, Fate};
 use dunlin_runtime::task::machine::News;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use smol::Timer;
 use smol::future::FutureExt;
@@ -59,6 +60,8 @@ use crate::store::writer::Writer;
 
 /// Longest time a `-dev` agent waits for its tasks at the end, beyond the longest kill timeout.
 const SHUTDOWN_GRACE_S: u64 = 10;
+/// Time a lock left by a killed agent has to become free.
+const LOCK_MS_MAX: u64 = 1_000;
 /// Name of the cgroup above those of tasks.
 const CGROUP_PARENT: &str = "nomad";
 
@@ -168,12 +171,20 @@ fn start(config: Config, facts: Facts, machine: Machine) -> Result<(), Refused> 
     exec.clone().run(serve(config, facts, machine, budget, board.name, identity.id, runtime_dir, rng, signals, exec))
 }
 
-/// Two agents never share a data folder (`spec/runtime.md` 6.6).
+/// Two agents never share a data folder (`spec/runtime.md` 6.6). What a killed agent was just starting holds the lock, and the ports,
+/// until it is executed: a moment is waited.
 fn lock(data_dir: &Path) -> Result<Flock<File>, Refused> {
     let path = data_dir.join("agent.lock");
-    let file = File::create(&path).map_err(|why| Refused::new(&path.display().to_string(), why))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, why)| Refused::new(&path.display().to_string(), format!("{why}; another agent uses this data folder")))
+    let mut file = File::create(&path).map_err(|why| Refused::new(&path.display().to_string(), why))?;
+    for _ in 0..LOCK_MS_MAX / 10 {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) => file = back,
+            Err((_, why)) => return Err(Refused::new(&path.display().to_string(), why)),
+        }
+        std::thread::sleep(Duration::from_millis(10)); // sleep: nothing else runs yet
+    }
+    Err(Refused::new(&path.display().to_string(), "another agent uses this data folder"))
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything a start has found out, once")]
