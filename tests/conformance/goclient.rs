@@ -30,7 +30,13 @@ fn the_official_client_decodes_our_answers() {
     assert!(built.status.success(), "{why}");
     let job = agent.path().join("telemetry.json");
     std::fs::write(&job, golden::job("telemetry")).unwrap();
-    let ran = Command::new(&program).arg(&job).env("NOMAD_ADDR", format!("http://{}", agent.addr)).env_remove("NOMAD_TOKEN").env_remove("NOMAD_NAMESPACE").output().unwrap();
+    let ran = Command::new(&program)
+        .arg(&job)
+        .env("NOMAD_ADDR", format!("http://{}", agent.addr))
+        .env_remove("NOMAD_TOKEN")
+        .env_remove("NOMAD_NAMESPACE")
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}\n{}\n{}", String::from_utf8_lossy(&ran.stderr), agent.log());
     let last = said.lines().last().unwrap_or_default();
