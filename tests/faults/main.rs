@@ -7,6 +7,7 @@ mod replaced;
 mod shim;
 mod smoke;
 mod supervised;
+mod writes;
 
 use std::time::{Duration, Instant};
 
