@@ -5,7 +5,7 @@
 //! Never: a clock, a socket, a file, randomness of its own (invariant I2); reads go through the store's view.
 //! Invariant I3: a reply, a start or a stop is held under the batch that justifies it and let go by [`Event::Committed`].
 //! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
-//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there.
+//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there. Restarts beyond `waiters_max` are answered at once.
 
 mod collect;
 pub mod launch;
@@ -14,7 +14,7 @@ mod runs;
 use std::collections::{BTreeMap, VecDeque};
 
 use dunlin_hal::budget::Budget;
-use dunlin_hal::clock::{Mono, Now};
+use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_hal::entropy::Rng;
 use dunlin_runtime::alloc::machine::Event as Machine;
 use dunlin_runtime::driver::Launch;
@@ -81,7 +81,7 @@ pub enum Event {
     Shutdown,
 }
 
-/// A supervisor found at start.
+/// A supervisor found at start. Of one task the oldest comes first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The invocation.
@@ -134,7 +134,7 @@ pub enum Effect {
         /// What to say.
         op: Op,
     },
-    /// Remove what is left of an ended invocation: its runtime folder and cgroups.
+    /// Remove what is left of an ended invocation: its runtime folder and, with the last invocation of a task, the task's cgroups.
     Forget {
         /// Its allocation.
         alloc: AllocId,
@@ -142,6 +142,8 @@ pub enum Effect {
         task: String,
         /// The invocation.
         inv: Inv,
+        /// The task does not start again. Its next invocation uses the same cgroups, so they go with the last one only.
+        is_last: bool,
     },
     /// Remove the folder of an allocation; readers of its files are told that it is gone.
     Remove(AllocId),
@@ -155,6 +157,8 @@ pub enum Effect {
 #[derive(Debug)]
 enum Held {
     Effect(Effect),
+    /// The reply to whoever asked for what the batch holds: a promise, if it is kept.
+    Promise(RequestId, Reply),
     /// The allocation may begin.
     Begin(AllocId),
 }
@@ -167,6 +171,20 @@ struct Waiter {
     table: Table,
     due: Mono,
 }
+
+/// A restart that is answered when the old processes have ended.
+#[derive(Debug)]
+struct Restarting {
+    id: RequestId,
+    reply: Reply,
+    alloc: AllocId,
+    invs: Vec<Inv>,
+    /// It is answered then in any case: a process may be beyond reach of every signal.
+    due: Mono,
+}
+
+/// Time a restart waits beyond the longest kill timeout.
+const RESTART_GRACE_MS: u64 = 5_000;
 
 /// Who this agent is and what it may use: fixed for its life.
 #[derive(Debug)]
@@ -196,6 +214,7 @@ pub struct Core {
     sealed: Seq,
     durable: Seq,
     waiters: Vec<Waiter>,
+    restarts: Vec<Restarting>,
     disk_error: Option<String>,
     is_shutting_down: bool,
     /// Ended allocations whose folders are still there, oldest first.
@@ -218,6 +237,7 @@ impl Core {
             sealed: Seq(0),
             durable: Seq(0),
             waiters: Vec::new(),
+            restarts: Vec::new(),
             disk_error: None,
             is_shutting_down: false,
             ended: VecDeque::new(),
@@ -248,9 +268,12 @@ impl Core {
         }
         for Found { inv, alloc, task, news, .. } in found {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
-            log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored");
-            let op = Op::Stop { signal: SIGKILL, timeout_ms: 0 };
-            self.out.push_back(if is_end(news.last()) { Effect::Forget { alloc, task, inv } } else { Effect::Supervise { inv, op } });
+            if is_end(news.last()) {
+                self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
+            } else {
+                log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored and is ended");
+                self.out.push_back(Effect::Supervise { inv, op: Op::Stop { signal: SIGKILL, timeout_ms: 0 } });
+            }
         }
         for id in folders {
             match self.store.view().alloc(*id)? {
@@ -267,13 +290,21 @@ impl Core {
 
     fn restore_task(&mut self, now: Now, alloc: AllocId, i: usize, task: &TaskEntry, found: Vec<Found>, was_rebooted: bool) {
         let mut is_adopted = false;
-        for Found { inv, window, news, .. } in found {
-            if inv == task.memo.consumed || news.is_empty() {
-                self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv });
+        // Oldest first: what comes before the newest that is known to have ended has ended before it.
+        let known_n = found.iter().rposition(|found| found.inv == task.memo.consumed).map_or(0, |i| i + 1);
+        let starts: Vec<Option<Wall>> = found.iter().map(|found| found.news.first().and_then(News::started_at)).collect();
+        for (n, Found { inv, window, news, .. }) in found.into_iter().enumerate() {
+            // What followed from an end was decided before its successor began.
+            let now = starts.get(n + 1).copied().flatten().map_or(now, |wall| Now { wall, ..now });
+            let has_successor = matches!(news.last(), Some(News::Exited { started_at, .. }) if *started_at < task.state.started_at);
+            if n < known_n || has_successor || news.is_empty() {
+                let is_last = task.state.phase == TaskPhase::Dead;
+                self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv, is_last });
                 continue;
             }
-            for (n, news) in news.into_iter().enumerate() {
-                let event = if n == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
+            for (i_news, news) in news.into_iter().enumerate() {
+                let event =
+                    if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
                 self.runs.restored(now, &mut self.rng, alloc, event);
             }
             is_adopted = true;
@@ -311,14 +342,17 @@ impl Core {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Request { id, request, busy_ports } => self.request(now, id, request, &busy_ports),
-            Event::Gone(id) => self.waiters.retain(|waiter| waiter.id != id),
+            Event::Gone(id) => {
+                self.waiters.retain(|waiter| waiter.id != id);
+                self.restarts.retain(|restart| restart.id != id);
+            }
             Event::Committed(seq) => self.committed(now, seq),
             Event::CommitFailed { seq, text } => self.commit_failed(seq, text),
             Event::News { alloc, task, inv, news } => {
                 if self.runs.has(alloc) {
                     self.runs.news(now, &mut self.rng, alloc, &task, inv, news);
                 } else if is_end(Some(&news)) {
-                    self.out.push_back(Effect::Forget { alloc, task, inv });
+                    self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
                 }
                 self.settle(now, None);
             }
@@ -333,15 +367,21 @@ impl Core {
         self.set_timer();
     }
 
+    /// The agent ends and its tasks run on: soft rows are committed too, so that the next agent shows what this one has shown.
+    pub fn close(&mut self, now: Now) {
+        self.seal(now, None);
+    }
+
     /// The next consequence; `None` when drained.
     pub fn poll(&mut self) -> Option<Effect> {
         self.out.pop_front()
     }
 
-    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3).
+    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3). A disk that takes nothing
+    /// does not stop reads: what is in memory is all there is.
     #[must_use]
     pub fn shown(&self) -> Option<crate::store::view::View<'_>> {
-        (self.durable >= self.sealed).then(|| self.store.view())
+        (self.durable >= self.sealed || self.disk_error.is_some()).then(|| self.store.view())
     }
 
     /// The configuration and the node.
@@ -372,15 +412,21 @@ impl Core {
     fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {
         let is_write = !matches!(request.method, Method::Get | Method::Head | Method::Options);
         if is_write && let Some(refusal) = self.refuse_write() {
-            return self.reply(id, api::refusal(refusal, Vec::new()));
+            return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
+        let restarted =
+            self.runs.take_restarted().filter(|(_, invs)| !invs.is_empty() && self.restarts.len() < self.setting.budget.waiters_max);
         match outcome {
             Outcome::Reply(reply) => {
                 if reply.head.status >= 400 {
                     self.store.abort();
                 }
-                self.settle(now, Some((id, reply)));
+                let Some((alloc, invs)) = restarted else { return self.settle(now, Some((id, reply))) };
+                let longest_ms = u64::try_from(self.setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX);
+                let due = now.mono.after_ms(longest_ms.saturating_add(RESTART_GRACE_MS));
+                self.restarts.push(Restarting { id, reply, alloc, invs, due });
+                self.settle(now, None);
             }
             Outcome::Block { .. } if self.waiters.len() >= self.setting.budget.waiters_max => {
                 self.reply(id, api::refusal(ApiError::new(429, "too many concurrent requests"), Vec::new()));
@@ -407,13 +453,14 @@ impl Core {
         })
     }
 
+    /// A reply to a read, which may have seen what a batch on its way to the disk holds: it waits for that batch.
     fn reply(&mut self, id: RequestId, reply: Reply) {
-        // A read may have seen what a batch on its way to the disk holds: it waits for that batch.
         self.hold(self.sealed, Held::Effect(Effect::Respond { id, reply }));
     }
 
     fn hold(&mut self, seq: Seq, held: Held) {
-        if seq <= self.durable {
+        let is_read = matches!(held, Held::Effect(Effect::Respond { .. }));
+        if seq <= self.durable || (is_read && self.disk_error.is_some()) {
             self.release(held);
         } else {
             self.held.entry(seq).or_default().push(held);
@@ -423,6 +470,7 @@ impl Core {
     fn release(&mut self, held: Held) {
         match held {
             Held::Effect(effect) => self.out.push_back(effect),
+            Held::Promise(id, reply) => self.out.push_back(Effect::Respond { id, reply }),
             Held::Begin(alloc) => self.runs.may_begin(alloc),
         }
     }
@@ -441,19 +489,19 @@ impl Core {
     /// The decisions stand in memory and are tried again; who asked is told that they are not safe yet.
     fn commit_failed(&mut self, seq: Seq, text: String) {
         log::error!("store: batch {} could not be written: {text}; it is kept in memory and tried again", seq.0);
-        let waiting = self.held.range_mut(..=seq).flat_map(|(_, held)| held.iter_mut());
-        let mut told = Vec::new();
-        for held in waiting {
-            if let Held::Effect(Effect::Respond { id, .. }) = held {
-                told.push(*id);
-            }
-        }
         for held in self.held.values_mut() {
-            held.retain(|held| !matches!(held, Held::Effect(Effect::Respond { id, .. }) if told.contains(id)));
-        }
-        for id in told {
-            let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
-            self.out.push_back(Effect::Respond { id, reply: api::refusal(error, Vec::new()) });
+            // Starts and stops stay held: they happen when they are safe. Nobody is left waiting for an answer.
+            let answered = held.extract_if(.., |held| matches!(held, Held::Promise(..) | Held::Effect(Effect::Respond { .. })));
+            for held in answered {
+                self.out.push_back(match held {
+                    Held::Promise(id, _) => {
+                        let why = format!("accepted but not yet stored, and lost if the power fails now: {text}");
+                        Effect::Respond { id, reply: api::refusal(ApiError::new(500, why), Vec::new()) }
+                    }
+                    Held::Effect(effect) => effect,
+                    Held::Begin(_) => continue,
+                });
+            }
         }
         self.disk_error = Some(text);
     }
@@ -466,7 +514,8 @@ impl Core {
         }
         self.settle(now, None);
         if self.store.soft_due(&self.setting.budget).is_some_and(|due| due <= now.mono) {
-            self.seal(now, None);
+            let batch = self.store.flush_soft(now, &self.setting.budget);
+            self.hand_over(batch, None);
         }
     }
 
@@ -480,7 +529,8 @@ impl Core {
     fn set_timer(&mut self) {
         let waiters = self.waiters.iter().map(|waiter| waiter.due).min();
         let soft = self.store.soft_due(&self.setting.budget);
-        let next = [self.runs.next_due(), waiters, soft].into_iter().flatten().min();
+        let restarts = self.restarts.iter().map(|restart| restart.due).min();
+        let next = [self.runs.next_due(), waiters, restarts, soft].into_iter().flatten().min();
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -507,8 +557,18 @@ impl Core {
             None => self.send(reply),
         }
         self.wake_waiters(now, before);
+        self.answer_restarts(now);
         if self.is_shutting_down && self.runs.is_empty() {
             self.out.push_back(Effect::Exit);
+        }
+    }
+
+    fn answer_restarts(&mut self, now: Now) {
+        let Self { restarts, runs, .. } = self;
+        let over: Vec<Restarting> =
+            restarts.extract_if(.., |restart| restart.due <= now.mono || !runs.is_restarting(restart.alloc, &restart.invs)).collect();
+        for Restarting { id, reply, .. } in over {
+            self.reply(id, reply);
         }
     }
 
@@ -534,14 +594,27 @@ impl Core {
         }
     }
 
+    fn promise(&mut self, reply: Option<(RequestId, Reply)>) {
+        if let Some((id, reply)) = reply {
+            self.hold(self.sealed, Held::Promise(id, reply));
+        }
+    }
+
     fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-        if let Some(batch) = self.store.seal(now) {
+        let batch = self.store.seal(now);
+        self.hand_over(batch, reply);
+    }
+
+    fn hand_over(&mut self, batch: Option<Batch>, reply: Option<(RequestId, Reply)>) {
+        if let Some(batch) = batch {
             self.sealed = batch.seq;
             let soft = std::mem::take(&mut self.held_soft);
             self.held.entry(batch.seq).or_default().extend(soft);
             self.out.push_back(Effect::Commit(batch));
+            self.promise(reply);
+        } else {
+            self.send(reply);
         }
-        self.send(reply);
     }
 
     /// Starts and stops what rows ask for, stores what machines did, and again, until nothing moves.
@@ -641,9 +714,9 @@ impl Core {
                 }
             }
             TaskEffect::Supervise { inv, op } => Held::Effect(Effect::Supervise { inv, op }),
-            TaskEffect::Consumed { task, inv } => {
+            TaskEffect::Consumed { task, inv, is_last } => {
                 // The folder is the evidence of what the rows say: it goes when they are durable, soft or not.
-                self.held_soft.push(Held::Effect(Effect::Forget { alloc, task, inv }));
+                self.held_soft.push(Held::Effect(Effect::Forget { alloc, task, inv, is_last }));
                 return Ok(());
             }
         };

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use dunlin_runtime::cgroup::{Removed, Tree};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -39,7 +40,15 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// A folder of a test's own, removed at the end.
+/// True for a file that needs no dynamic loader: the product as it is shipped (decision 22). Figures are about that one.
+#[must_use]
+pub fn is_static(path: &Path) -> bool {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let head = &bytes[..bytes.len().min(4096)];
+    head.starts_with(b"\x7fELF") && !head.windows(6).any(|window| window == b"ld-lin" || window == b"ld-mus")
+}
+
+/// A folder of a test's own, removed at the end with all that still runs for an agent in it.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -58,6 +67,11 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // Supervisors end their tasks with them: each is found by its runtime folder on its command line.
+        for pid in shims(&self.0) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        sweep(&self.0);
         // Secrets folders are mounts of their own.
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| Path::new(point).starts_with(&self.0)) {
@@ -100,17 +114,7 @@ impl Real {
     /// Starts an agent on what an earlier one has left.
     #[track_caller]
     pub fn start_in(scratch: Scratch, options: Options) -> Self {
-        let mut config = options.config.clone().unwrap_or_else(|| serde_json::json!({}));
-        config["plugin"]["raw_exec"]["config"]["enabled"] = Value::Bool(true);
-        config["edge"]["runtime_dir"] = Value::String(scratch.path().join("run").display().to_string());
-        let file = scratch.path().join("config.json");
-        std::fs::write(&file, config.to_string()).expect("config.json");
-        let log = scratch.path().join("agent.log");
-        let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("agent.log");
-        let mut command = Command::new(options.binary.as_deref().unwrap_or(binary()));
-        command.args(["agent", "-http", "127.0.0.1:0", "-data-dir"]).arg(scratch.path().join("data")).arg("-config").arg(&file);
-        command.args(&options.args).envs(options.env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
-        let mut child = command.spawn().expect("the agent starts");
+        let (mut child, log) = spawn(&scratch, &options);
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let addr = loop {
             match lines.next() {
@@ -127,9 +131,39 @@ impl Real {
         Self { child, addr, scratch: Some(scratch), options, log }
     }
 
+    /// Starts an agent on what an earlier one has left and kills it `after` that, wherever it is in its start.
+    #[track_caller]
+    pub fn stillborn(scratch: Scratch, options: Options, after: Duration) -> (Scratch, Options) {
+        let (mut child, _) = spawn(&scratch, &options);
+        std::thread::sleep(after); // sleep: the moment of the kill
+        let _ = child.kill();
+        let _ = child.wait();
+        (scratch, options)
+    }
+
+    /// Starts an agent that is expected to refuse: its exit code and what it said.
+    #[track_caller]
+    pub fn refused(scratch: &Scratch, options: &Options) -> (Option<i32>, String) {
+        let before = std::fs::metadata(scratch.path().join("agent.log")).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(0));
+        let (mut child, log) = spawn(scratch, options);
+        // One that comes up after all closes its output only when it is told to end.
+        let is_up = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok).any(|line| line.contains("HTTP: "));
+        if is_up {
+            let _ = child.kill();
+        }
+        let status = child.wait().expect("it ends");
+        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        (status.code(), said.get(before.min(said.len())..).unwrap_or_default().to_owned())
+    }
+
     /// Its folder: `data`, `run`, `agent.log`.
     pub fn path(&self) -> &Path {
-        self.scratch.as_ref().expect("it has not been taken apart").path()
+        self.scratch().path()
+    }
+
+    /// The same, for another agent that is to meet this one.
+    pub fn scratch(&self) -> &Scratch {
+        self.scratch.as_ref().expect("it has not been taken apart")
     }
 
     pub fn pid(&self) -> Pid {
@@ -210,12 +244,40 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        let Some(scratch) = &self.scratch else { return };
-        // Shims end with their tasks: each is found by its runtime folder on its command line.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        for pid in shims(scratch.path()) {
-            let _ = kill(pid, Signal::SIGKILL);
+        if self.scratch.is_some() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// The process, its output a pipe, and where it logs.
+#[track_caller]
+fn spawn(scratch: &Scratch, options: &Options) -> (Child, PathBuf) {
+    let mut config = options.config.clone().unwrap_or_else(|| serde_json::json!({}));
+    config["plugin"]["raw_exec"]["config"]["enabled"] = Value::Bool(true);
+    config["edge"]["runtime_dir"] = Value::String(scratch.path().join("run").display().to_string());
+    let file = scratch.path().join("config.json");
+    std::fs::write(&file, config.to_string()).expect("config.json");
+    let log = scratch.path().join("agent.log");
+    let stderr = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("agent.log");
+    let mut command = Command::new(options.binary.as_deref().unwrap_or(binary()));
+    command.args(["agent", "-http", "127.0.0.1:0", "-data-dir"]).arg(scratch.path().join("data")).arg("-config").arg(&file);
+    command.args(&options.args).envs(options.env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+    (command.spawn().expect("the agent starts"), log)
+}
+
+/// Ends what is left of the tasks whose allocations are below `folder`, and removes their cgroups.
+fn sweep(folder: &Path) {
+    let ours = |alloc: &str| folder.join("data/alloc").join(alloc).is_dir();
+    let tree = Tree::detect(Path::new("/sys/fs/cgroup"), "nomad");
+    for (alloc, task) in tree.tasks().into_iter().filter(|(alloc, _)| ours(&alloc.to_string())) {
+        for _ in 0..100 {
+            let _ = tree.kill(alloc, &task);
+            if !matches!(tree.remove(alloc, &task), Ok(Removed::NotYet)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10)); // sleep: the kernel tells nobody that a v1 group is empty
         }
     }
 }

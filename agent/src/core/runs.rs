@@ -35,6 +35,8 @@ pub struct Runs {
     dirty: BTreeSet<AllocId>,
     /// Folders to remove, asked for through the API.
     collect: Vec<AllocId>,
+    /// What the restart asked for last is waiting for.
+    restarted: Option<(AllocId, Vec<Inv>)>,
 }
 
 /// What one machine did since it was last looked at.
@@ -49,7 +51,7 @@ pub(super) struct Took {
 pub(super) enum TaskEffect {
     Launch { task: usize, inv: Inv, window: Window },
     Supervise { inv: Inv, op: Op },
-    Consumed { task: String, inv: Inv },
+    Consumed { task: String, inv: Inv, is_last: bool },
 }
 
 impl Runs {
@@ -163,8 +165,9 @@ impl Runs {
                 }
                 Effect::Signal { inv, signal, .. } => effects.push(TaskEffect::Supervise { inv, op: Op::Signal { signal } }),
                 Effect::Consumed { task, inv } => {
+                    let is_last = run.machine.states().get(task).is_some_and(|state| state.phase == TaskPhase::Dead);
                     let task = run.machine.spec().tasks.get(task).map(|spec| spec.name.clone()).unwrap_or_default();
-                    effects.push(TaskEffect::Consumed { task, inv });
+                    effects.push(TaskEffect::Consumed { task, inv, is_last });
                 }
             }
         }
@@ -181,6 +184,17 @@ impl Runs {
                 self.dirty.insert(*other);
             }
         }
+    }
+
+    /// The invocations whose ends the restart asked for in this turn waits for; none for any other request.
+    pub(super) fn take_restarted(&mut self) -> Option<(AllocId, Vec<Inv>)> {
+        self.restarted.take()
+    }
+
+    /// True as long as one of these invocations has not ended.
+    pub(super) fn is_restarting(&self, id: AllocId, invs: &[Inv]) -> bool {
+        let run = self.all.get(&id);
+        run.is_some_and(|run| run.machine.restarting(RestartAsk::All).iter().any(|inv| invs.contains(inv)))
     }
 
     pub(super) fn take_collect(&mut self) -> Vec<AllocId> {
@@ -209,7 +223,9 @@ impl Tasks for Asked<'_> {
     fn restart(&mut self, alloc: AllocId, ask: RestartAsk<'_>) -> Result<(), ApiError> {
         let run = self.runs.all.get_mut(&alloc).ok_or_else(|| ApiError::new(500, "restart of an alloc that should not run"))?;
         self.runs.dirty.insert(alloc);
-        run.machine.restart(self.now, self.rng, ask).map_err(|refusal| ApiError::new(500, refusal.to_string()))
+        run.machine.restart(self.now, self.rng, ask).map_err(|refusal| ApiError::new(500, refusal.to_string()))?;
+        self.runs.restarted = Some((alloc, run.machine.restarting(ask)));
+        Ok(())
     }
 
     fn collect(&mut self, alloc: AllocId) {

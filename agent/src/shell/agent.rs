@@ -30,6 +30,7 @@ use dunlin_runtime::id::{AllocId, NodeId};
 use dunlin_runtime::proc::signal;
 use dunlin_runtime::shim::{self, Fate};
 use dunlin_runtime::task::machine::News;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use smol::Timer;
 use smol::future::FutureExt;
@@ -59,6 +60,8 @@ use crate::store::writer::Writer;
 
 /// Longest time a `-dev` agent waits for its tasks at the end, beyond the longest kill timeout.
 const SHUTDOWN_GRACE_S: u64 = 10;
+/// Time a lock left by a killed agent has to become free.
+const LOCK_MS_MAX: u64 = 1_000;
 /// Name of the cgroup above those of tasks.
 const CGROUP_PARENT: &str = "nomad";
 
@@ -168,12 +171,20 @@ fn start(config: Config, facts: Facts, machine: Machine) -> Result<(), Refused> 
     exec.clone().run(serve(config, facts, machine, budget, board.name, identity.id, runtime_dir, rng, signals, exec))
 }
 
-/// Two agents never share a data folder (`spec/runtime.md` 6.6).
+/// Two agents never share a data folder (`spec/runtime.md` 6.6). What a killed agent was just starting holds the lock, and the ports,
+/// until it is executed: a moment is waited.
 fn lock(data_dir: &Path) -> Result<Flock<File>, Refused> {
     let path = data_dir.join("agent.lock");
-    let file = File::create(&path).map_err(|why| Refused::new(&path.display().to_string(), why))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock)
-        .map_err(|(_, why)| Refused::new(&path.display().to_string(), format!("{why}; another agent uses this data folder")))
+    let mut file = File::create(&path).map_err(|why| Refused::new(&path.display().to_string(), why))?;
+    for _ in 0..LOCK_MS_MAX / 10 {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) => file = back,
+            Err((_, why)) => return Err(Refused::new(&path.display().to_string(), why)),
+        }
+        std::thread::sleep(Duration::from_millis(10)); // sleep: nothing else runs yet
+    }
+    Err(Refused::new(&path.display().to_string(), "another agent uses this data folder"))
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything a start has found out, once")]
@@ -189,7 +200,6 @@ async fn serve(
     signals: Signals,
     exec: Executor,
 ) -> Result<(), Refused> {
-    let now = KernelClock.now();
     let tree = Arc::new(Tree::detect(Path::new("/sys/fs/cgroup"), CGROUP_PARENT));
     let host = Arc::new(Host {
         alloc_root: config.alloc_dir.clone(),
@@ -238,7 +248,8 @@ async fn serve(
     };
     let mut core = Core::new(setting, store, rng);
     let folders = alloc_folders(&config.alloc_dir);
-    core.restore(now, facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
+    // Read here: what was found may have ended while it was looked at, and what follows from an end is not older than it.
+    core.restore(KernelClock.now(), facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
     let timer = WakeTimer::new().map_err(|why| Refused::new("timer", why))?;
     let shell = Shell::new(Parts {
         core,
@@ -261,7 +272,7 @@ async fn serve(
 
     let outside = Outside { clock: Rc::new(KernelClock), rows: Rc::new(CoreRows(shell.clone())), files };
     let limits = Limits::new(&budget);
-    let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside));
+    let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside, &config.http.headers));
     for (listener, _) in bound {
         server.serve_tcp(listener, tls.clone()).map_err(|why| Refused::new("http", why))?;
     }
@@ -360,12 +371,15 @@ fn open_store(data_dir: &Path, budget: &Budget) -> Result<Backend, Refused> {
 /// Time a supervisor found between two steps of its start has to get on.
 const BORN_MS_MAX: u64 = 2_000;
 
-/// Supervisors of an earlier life of the agent: what the core is told, and whom the shell attends.
+/// Supervisors of an earlier life of the agent, oldest first: what the core is told, and whom the shell attends.
 fn find(host: &Host) -> Result<(Vec<Found>, Vec<Duty>), Refused> {
     let failed = |why: io::Error| Refused::new(&host.runtime_dir.display().to_string(), why);
     let mut found = Vec::new();
     let mut duties = Vec::new();
-    for mut one in shim::scan(&host.runtime_dir, host.boot_id).map_err(failed)? {
+    let mut scanned = shim::scan(&host.runtime_dir, host.boot_id).map_err(failed)?;
+    // Of one task the ends must be told in their order. Ticks are coarse; within one, the program's own start or failure decides.
+    scanned.sort_by_key(|one| one.slot.map(|slot| (slot.shim_start, slot.started.mono.max(slot.exited.mono))));
+    for mut one in scanned {
         let Some((alloc, task)) = one.task.take() else {
             log::warn!("runtime folder {} cannot be read and is left alone", one.inv);
             continue;

@@ -37,6 +37,8 @@ use crate::wire::http::{Method, Request};
 
 /// Waits between tries to remove what a dead task left, seconds; the last repeats (`spec/runtime.md` 6.5).
 const REMOVE_RETRY_S: [u64; 5] = [1, 2, 5, 15, 30];
+/// Tries after the first; the last comes some 50 minutes later.
+const REMOVE_TRIES_MAX: usize = 100;
 
 /// A body that streams, and the allocation it reads.
 type Stream = (AllocId, Recall);
@@ -133,7 +135,7 @@ impl Shell {
                 Effect::Respond { id, reply } => self.respond(id, reply),
                 Effect::Launch(launch) => self.launch(*launch),
                 Effect::Supervise { inv, op } => self.supervisors.tell(inv, op),
-                Effect::Forget { alloc, task, inv } => self.forget(alloc, task, inv),
+                Effect::Forget { alloc, task, inv, is_last } => self.forget(alloc, task, inv, is_last),
                 Effect::Remove(alloc) => self.remove(alloc),
                 Effect::WakeAt(due) => {
                     if let Err(why) = self.timer.arm(due) {
@@ -180,23 +182,12 @@ impl Shell {
     }
 
     /// Removes what is left of an invocation. Processes that will not die keep their cgroup, which is then tried again later.
-    fn forget(self: &Rc<Self>, alloc: AllocId, task: String, inv: Inv) {
+    fn forget(self: &Rc<Self>, alloc: AllocId, task: String, inv: Inv, is_last: bool) {
         let this = self.clone();
         self.exec
             .spawn(async move {
-                for n in 0.. {
-                    let (host, name) = (this.host.clone(), task.clone());
-                    let removed = this.worker.run(move || host.cgroup.remove(alloc, &name)).await;
-                    match removed {
-                        Ok(Removed::Gone) => break,
-                        Ok(Removed::NotYet) if n < 100 => {}
-                        Ok(Removed::NotYet) => log::error!("alloc {alloc} task {task}: processes of it are still there"),
-                        Err(why) => log::warn!("alloc {alloc} task {task}: {why}"),
-                    }
-                    if n >= REMOVE_RETRY_S.len() * 20 {
-                        break;
-                    }
-                    Timer::after(Duration::from_secs(REMOVE_RETRY_S[n.min(REMOVE_RETRY_S.len() - 1)])).await;
+                if is_last {
+                    this.remove_groups(alloc, &task).await;
                 }
                 // A supervisor that has said its last word lets go of its folder a moment later.
                 for wait_s in REMOVE_RETRY_S {
@@ -211,6 +202,19 @@ impl Shell {
                 log::warn!("runtime folder {inv}: its supervisor does not end");
             })
             .detach();
+    }
+
+    async fn remove_groups(&self, alloc: AllocId, task: &str) {
+        for n in 0..=REMOVE_TRIES_MAX {
+            let (host, name) = (self.host.clone(), task.to_owned());
+            match self.worker.run(move || host.cgroup.remove(alloc, &name)).await {
+                Ok(Removed::Gone) => return,
+                Ok(Removed::NotYet) => {}
+                Err(why) => log::warn!("alloc {alloc} task {task}: {why}"),
+            }
+            Timer::after(Duration::from_secs(REMOVE_RETRY_S[n.min(REMOVE_RETRY_S.len() - 1)])).await;
+        }
+        log::error!("alloc {alloc} task {task}: processes of it are still there");
     }
 
     fn remove(self: &Rc<Self>, alloc: AllocId) {
@@ -269,8 +273,10 @@ impl Shell {
         self.timer.fired().await
     }
 
-    /// Ends the store thread; everything handed to it is durable afterwards.
-    pub fn close(&self) {
+    /// Ends the core and the store thread; all that was ever shown is durable afterwards.
+    pub fn close(self: &Rc<Self>) {
+        self.core.borrow_mut().close(KernelClock.now());
+        self.perform();
         if let Some(store) = self.store.borrow_mut().take() {
             store.join();
         }

@@ -1,7 +1,7 @@
 //! A server on loopback for the tests of this folder: real sockets, a scripted handler, and a channel that tells what happened.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -97,7 +97,7 @@ impl Rig {
             let outside =
                 Outside { clock: Rc::new(TestClock(Instant::now())), rows: Rc::new(Numbers(tell.clone())), files: Rc::new(NoFiles) };
             let script = Rc::new(Script { tell, http: OnceCell::new() });
-            let http = Http::new(limits, script.clone(), outside);
+            let http = Http::new(limits, script.clone(), outside, &BTreeMap::new());
             let _ = script.http.set(Rc::downgrade(&http));
             let server = Server::new(exec.clone(), http);
             if let Some(path) = path {
@@ -155,7 +155,7 @@ impl Drop for Rig {
 pub fn idle_http() -> Rc<Http> {
     let (tell, _) = channel();
     let outside = Outside { clock: Rc::new(TestClock(Instant::now())), rows: Rc::new(Numbers(tell.clone())), files: Rc::new(NoFiles) };
-    Http::new(limits(), Rc::new(Script { tell, http: OnceCell::new() }), outside)
+    Http::new(limits(), Rc::new(Script { tell, http: OnceCell::new() }), outside, &BTreeMap::new())
 }
 
 /// A raw client.

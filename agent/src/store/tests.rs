@@ -265,6 +265,26 @@ fn soft_rows_have_a_deadline_by_age_and_number() {
 }
 
 #[test]
+fn a_crashing_task_does_not_wear_out_the_card() {
+    let (mut store, _writer) = memory();
+    let budget = dunlin_hal::budget::SMALL_64;
+    let mut at_ms = 1_000;
+    let mut commits_n = 0;
+    while at_ms < 24 * 3_600_000 {
+        store.put_alloc(&alloc(1));
+        store.seal_soft(now(at_ms));
+        at_ms = at_ms.max(store.soft_due(&budget).unwrap().0 / 1_000_000);
+        assert!(store.flush_soft(now(at_ms), &budget).is_some());
+        commits_n += 1;
+    }
+    assert!((1_500..=2_000).contains(&commits_n), "{commits_n}");
+    // After a quiet hour it is as quick as on the first day.
+    store.put_alloc(&alloc(1));
+    store.seal_soft(now(at_ms + 3_600_000));
+    assert_eq!(store.soft_due(&budget), Some(now(at_ms + 3_600_000 + budget.soft_age_max_ms).mono));
+}
+
+#[test]
 fn an_aborted_batch_leaves_no_trace_but_used_indexes() {
     let (mut store, _writer) = memory();
     let before = store.next_index();

@@ -68,6 +68,17 @@ pub enum News {
     Lost,
 }
 
+impl News {
+    /// When the program was started; `None` = it was not, or nobody knows.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Wall> {
+        match self {
+            Self::Running { started_at, .. } | Self::Exited { started_at, .. } if !started_at.is_unset() => Some(*started_at),
+            Self::Running { .. } | Self::Exited { .. } | Self::LaunchFailed { .. } | Self::Lost => None,
+        }
+    }
+}
+
 /// How soon a change must be on disk (`spec/runtime.md` 6.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
@@ -182,6 +193,15 @@ pub struct Task {
 }
 
 impl Task {
+    /// The invocation that is ending so that another may follow; `None` = there is none, or it has ended.
+    #[must_use]
+    pub fn restarting(&self) -> Option<Inv> {
+        match (self.life, self.want) {
+            (Life::Running { inv }, Want::Restart) => Some(inv),
+            _ => None,
+        }
+    }
+
     /// A task nobody has started.
     #[must_use]
     pub fn new() -> Self {
@@ -338,11 +358,7 @@ impl Turn<'_> {
             Want::Run
         };
         self.task.life = Life::Launching { inv };
-        let started_at = match news {
-            News::Running { started_at, .. } | News::Exited { started_at, .. } => started_at,
-            News::LaunchFailed { .. } | News::Lost => Wall::UNSET,
-        };
-        self.set_up(self.or_now(started_at));
+        self.set_up(news.started_at().unwrap_or(self.now.wall));
         let _ = self.news(rng, inv, news);
     }
 
