@@ -5,8 +5,12 @@
 //! Never: a clock, a socket, a file, randomness of its own (invariant I2); reads go through the store's view.
 //! Invariant I3: a reply, a start or a stop is held under the batch that justifies it and let go by [`Event::Committed`].
 //! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
+<<<<<<< HEAD
 //! While the disk refuses, reads are answered from memory (a read never hangs) and writes are refused; nothing else is let go.
 //! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there.
+=======
+//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there. Restarts beyond `waiters_max` are answered at once.
+>>>>>>> main
 
 mod collect;
 pub mod launch;
@@ -158,8 +162,13 @@ pub enum Effect {
 #[derive(Debug)]
 enum Held {
     Effect(Effect),
+<<<<<<< HEAD
     /// An answer that may show rows of the batch and changes nothing.
     Shown { id: RequestId, reply: Reply },
+=======
+    /// The reply to whoever asked for what the batch holds: a promise, if it is kept.
+    Promise(RequestId, Reply),
+>>>>>>> main
     /// The allocation may begin.
     Begin(AllocId),
 }
@@ -172,6 +181,20 @@ struct Waiter {
     table: Table,
     due: Mono,
 }
+
+/// A restart that is answered when the old processes have ended.
+#[derive(Debug)]
+struct Restarting {
+    id: RequestId,
+    reply: Reply,
+    alloc: AllocId,
+    invs: Vec<Inv>,
+    /// It is answered then in any case: a process may be beyond reach of every signal.
+    due: Mono,
+}
+
+/// Time a restart waits beyond the longest kill timeout.
+const RESTART_GRACE_MS: u64 = 5_000;
 
 /// Who this agent is and what it may use: fixed for its life.
 #[derive(Debug)]
@@ -201,6 +224,7 @@ pub struct Core {
     sealed: Seq,
     durable: Seq,
     waiters: Vec<Waiter>,
+    restarts: Vec<Restarting>,
     disk_error: Option<String>,
     is_shutting_down: bool,
     /// Ended allocations whose folders are still there, oldest first.
@@ -223,6 +247,7 @@ impl Core {
             sealed: Seq(0),
             durable: Seq(0),
             waiters: Vec::new(),
+            restarts: Vec::new(),
             disk_error: None,
             is_shutting_down: false,
             ended: VecDeque::new(),
@@ -288,7 +313,8 @@ impl Core {
                 continue;
             }
             for (i_news, news) in news.into_iter().enumerate() {
-                let event = if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
+                let event =
+                    if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
                 self.runs.restored(now, &mut self.rng, alloc, event);
             }
             is_adopted = true;
@@ -326,7 +352,10 @@ impl Core {
     pub fn handle(&mut self, now: Now, event: Event) {
         match event {
             Event::Request { id, request, busy_ports } => self.request(now, id, request, &busy_ports),
-            Event::Gone(id) => self.waiters.retain(|waiter| waiter.id != id),
+            Event::Gone(id) => {
+                self.waiters.retain(|waiter| waiter.id != id);
+                self.restarts.retain(|restart| restart.id != id);
+            }
             Event::Committed(seq) => self.committed(now, seq),
             Event::CommitFailed { seq, text } => self.commit_failed(seq, text),
             Event::News { alloc, task, inv, news } => {
@@ -358,7 +387,12 @@ impl Core {
         self.out.pop_front()
     }
 
+<<<<<<< HEAD
     /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3) and the disk takes it.
+=======
+    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3). A disk that takes nothing
+    /// does not stop reads: what is in memory is all there is.
+>>>>>>> main
     #[must_use]
     pub fn shown(&self) -> Option<crate::store::view::View<'_>> {
         (self.durable >= self.sealed || self.disk_error.is_some()).then(|| self.store.view())
@@ -392,16 +426,25 @@ impl Core {
     fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {
         let is_write = !matches!(request.method, Method::Get | Method::Head | Method::Options);
         if is_write && let Some(refusal) = self.refuse_write() {
+<<<<<<< HEAD
             // Shows nothing, so it waits for nothing.
+=======
+>>>>>>> main
             return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
+        let restarted =
+            self.runs.take_restarted().filter(|(_, invs)| !invs.is_empty() && self.restarts.len() < self.setting.budget.waiters_max);
         match outcome {
             Outcome::Reply(reply) => {
                 if reply.head.status >= 400 {
                     self.store.abort();
                 }
-                self.settle(now, Some((id, reply)));
+                let Some((alloc, invs)) = restarted else { return self.settle(now, Some((id, reply))) };
+                let longest_ms = u64::try_from(self.setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX);
+                let due = now.mono.after_ms(longest_ms.saturating_add(RESTART_GRACE_MS));
+                self.restarts.push(Restarting { id, reply, alloc, invs, due });
+                self.settle(now, None);
             }
             Outcome::Block { .. } if self.waiters.len() >= self.setting.budget.waiters_max => {
                 self.reply(id, api::refusal(ApiError::new(429, "too many concurrent requests"), Vec::new()));
@@ -428,7 +471,9 @@ impl Core {
         })
     }
 
+    /// A reply to a read, which may have seen what a batch on its way to the disk holds: it waits for that batch.
     fn reply(&mut self, id: RequestId, reply: Reply) {
+<<<<<<< HEAD
         // A read may have seen what a batch on its way to the disk holds: it waits for that batch.
         self.hold(self.sealed, Held::Shown { id, reply });
     }
@@ -436,6 +481,14 @@ impl Core {
     fn hold(&mut self, seq: Seq, held: Held) {
         let is_readable = matches!(held, Held::Shown { .. }) && self.disk_error.is_some();
         if seq <= self.durable || is_readable {
+=======
+        self.hold(self.sealed, Held::Effect(Effect::Respond { id, reply }));
+    }
+
+    fn hold(&mut self, seq: Seq, held: Held) {
+        let is_read = matches!(held, Held::Effect(Effect::Respond { .. }));
+        if seq <= self.durable || (is_read && self.disk_error.is_some()) {
+>>>>>>> main
             self.release(held);
         } else {
             self.held.entry(seq).or_default().push(held);
@@ -445,7 +498,11 @@ impl Core {
     fn release(&mut self, held: Held) {
         match held {
             Held::Effect(effect) => self.out.push_back(effect),
+<<<<<<< HEAD
             Held::Shown { id, reply } => self.out.push_back(Effect::Respond { id, reply }),
+=======
+            Held::Promise(id, reply) => self.out.push_back(Effect::Respond { id, reply }),
+>>>>>>> main
             Held::Begin(alloc) => self.runs.may_begin(alloc),
         }
     }
@@ -464,6 +521,7 @@ impl Core {
     /// The decisions stand in memory and are tried again; who asked is told that they are not safe yet.
     fn commit_failed(&mut self, seq: Seq, text: String) {
         log::error!("store: batch {} could not be written: {text}; it is kept in memory and tried again", seq.0);
+<<<<<<< HEAD
         let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
         for (at, all) in &mut self.held {
             for held in std::mem::take(all) {
@@ -474,6 +532,20 @@ impl Core {
                     Held::Shown { id, reply } => self.out.push_back(Effect::Respond { id, reply }),
                     Held::Effect(_) | Held::Begin(_) => all.push(held),
                 }
+=======
+        for held in self.held.values_mut() {
+            // Starts and stops stay held: they happen when they are safe. Nobody is left waiting for an answer.
+            let answered = held.extract_if(.., |held| matches!(held, Held::Promise(..) | Held::Effect(Effect::Respond { .. })));
+            for held in answered {
+                self.out.push_back(match held {
+                    Held::Promise(id, _) => {
+                        let why = format!("accepted but not yet stored, and lost if the power fails now: {text}");
+                        Effect::Respond { id, reply: api::refusal(ApiError::new(500, why), Vec::new()) }
+                    }
+                    Held::Effect(effect) => effect,
+                    Held::Begin(_) => continue,
+                });
+>>>>>>> main
             }
         }
         self.disk_error = Some(text);
@@ -487,7 +559,8 @@ impl Core {
         }
         self.settle(now, None);
         if self.store.soft_due(&self.setting.budget).is_some_and(|due| due <= now.mono) {
-            self.seal(now, None);
+            let batch = self.store.flush_soft(now, &self.setting.budget);
+            self.hand_over(batch, None);
         }
     }
 
@@ -501,7 +574,8 @@ impl Core {
     fn set_timer(&mut self) {
         let waiters = self.waiters.iter().map(|waiter| waiter.due).min();
         let soft = self.store.soft_due(&self.setting.budget);
-        let next = [self.runs.next_due(), waiters, soft].into_iter().flatten().min();
+        let restarts = self.restarts.iter().map(|restart| restart.due).min();
+        let next = [self.runs.next_due(), waiters, restarts, soft].into_iter().flatten().min();
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -528,8 +602,18 @@ impl Core {
             None => self.send(reply),
         }
         self.wake_waiters(now, before);
+        self.answer_restarts(now);
         if self.is_shutting_down && self.runs.is_empty() {
             self.out.push_back(Effect::Exit);
+        }
+    }
+
+    fn answer_restarts(&mut self, now: Now) {
+        let Self { restarts, runs, .. } = self;
+        let over: Vec<Restarting> =
+            restarts.extract_if(.., |restart| restart.due <= now.mono || !runs.is_restarting(restart.alloc, &restart.invs)).collect();
+        for Restarting { id, reply, .. } in over {
+            self.reply(id, reply);
         }
     }
 
@@ -555,7 +639,14 @@ impl Core {
         }
     }
 
+    fn promise(&mut self, reply: Option<(RequestId, Reply)>) {
+        if let Some((id, reply)) = reply {
+            self.hold(self.sealed, Held::Promise(id, reply));
+        }
+    }
+
     fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
+<<<<<<< HEAD
         let Some(batch) = self.store.seal(now) else { return self.send(reply) };
         self.sealed = batch.seq;
         let soft = std::mem::take(&mut self.held_soft);
@@ -563,6 +654,22 @@ impl Core {
         held.extend(soft);
         held.extend(reply.map(|(id, reply)| Held::Effect(Effect::Respond { id, reply })));
         self.out.push_back(Effect::Commit(batch));
+=======
+        let batch = self.store.seal(now);
+        self.hand_over(batch, reply);
+    }
+
+    fn hand_over(&mut self, batch: Option<Batch>, reply: Option<(RequestId, Reply)>) {
+        if let Some(batch) = batch {
+            self.sealed = batch.seq;
+            let soft = std::mem::take(&mut self.held_soft);
+            self.held.entry(batch.seq).or_default().extend(soft);
+            self.out.push_back(Effect::Commit(batch));
+            self.promise(reply);
+        } else {
+            self.send(reply);
+        }
+>>>>>>> main
     }
 
     /// Starts and stops what rows ask for, stores what machines did, and again, until nothing moves.

@@ -38,6 +38,10 @@ pub struct Budget {
     pub soft_rows_max: usize,
     /// Age of the oldest soft row at which they are committed.
     pub soft_age_max_ms: u64,
+    /// Commits for soft rows alone that may follow each other ([`Budget::soft_age_max_ms`] apart) before they are spaced out.
+    pub soft_commits_burst: u32,
+    /// Time after which one more of them is allowed: with the burst about 2 000 a day (`spec/runtime.md` 9).
+    pub soft_commit_refill_ms: u64,
     /// Batches handed to the store thread and not yet durable. Full: writes are answered 429.
     pub batches_max: usize,
     /// Allocations that are not terminal. Full: evaluations block.
@@ -80,6 +84,8 @@ pub const SMALL_64: Budget = Budget {
     store_cache_bytes: 1 << 20,
     soft_rows_max: 32,
     soft_age_max_ms: 5_000,
+    soft_commits_burst: 30,
+    soft_commit_refill_ms: 45_000,
     batches_max: 64,
     allocs_max: 64,
     allocs_terminal_max: 20,
@@ -128,6 +134,8 @@ const _: () = assert!(worst_case_bytes(&SMALL_64) <= 8 << 20);
 const _: () = assert!(GENERIC_LINUX.frame_bytes_max * 4 / 3 + 512 <= 64 << 10);
 const _: () = assert!(SMALL_64.line_bytes_max <= SMALL_64.head_bytes_max);
 const _: () = assert!(SMALL_64.job_bytes_max <= SMALL_64.bodies_bytes_max);
+// A task that crashes all day long costs the card at most this many commits.
+const _: () = assert!(24 * 3_600_000 / SMALL_64.soft_commit_refill_ms + SMALL_64.soft_commits_burst as u64 <= 2_000);
 // Living allocations and the ended ones whose folders are kept all have rows; about 1.5 KiB each, 2.7 times that in the file.
 const _: () = assert!(SMALL_64.alloc_rows_max >= (SMALL_64.allocs_max + SMALL_64.allocs_terminal_max) as u64);
 const _: () = assert!((SMALL_64.alloc_rows_max * 1536 + SMALL_64.eval_rows_max * 512) * 27 / 10 < SMALL_64.store_bytes_max);

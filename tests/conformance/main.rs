@@ -1,3 +1,10 @@
-//! Do clients see what a real Nomad gives? A real agent against recorded answers and rude clients.
+//! Do clients see what a real Nomad gives? A real agent against recorded answers, stock clients and rude ones.
 
+mod bad_input;
+mod cli;
+mod compare;
+mod contract;
+mod examples;
+mod goclient;
+mod live;
 mod smoke;

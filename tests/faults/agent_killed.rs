@@ -274,7 +274,10 @@ fn finish(mut all: Rounds) {
     assert_eq!(events(&talker)[3]["ExitCode"], 0);
     let ender = agent.allocs("ender", 1, |alloc| state(alloc)["State"] == "dead").remove(0);
     assert_eq!(kinds(&ender), ["Received", "Task Setup", "Started", "Terminated", "Not Restarting"]);
-    assert_eq!((&events(&ender)[3]["ExitCode"], &state(&ender)["Failed"], &state(&ender)["Restarts"]), (&json!(7), &json!(true), &json!(0)));
+    assert_eq!(
+        (&events(&ender)[3]["ExitCode"], &state(&ender)["Failed"], &state(&ender)["Restarts"]),
+        (&json!(7), &json!(true), &json!(0))
+    );
     for (name, alloc) in [("talker", &talker), ("ender", &ender)] {
         let total = std::fs::read_to_string(folder(&path, alloc).join("local/total")).expect("a total");
         let (bytes, files_n) = output(&path, alloc, "stdout");
@@ -292,7 +295,9 @@ fn finish(mut all: Rounds) {
     // The life that stays has written its last line.
     eventually(|| {
         let alloc = alloc(&agent, "phoenix").expect("placed");
-        alloc["ClientStatus"] == "running" && state(&alloc)["Restarts"].as_u64().is_some_and(|n| n + 1 == lives_n()) && bytes() == lives_n() * 2000 * 50
+        alloc["ClientStatus"] == "running"
+            && state(&alloc)["Restarts"].as_u64().is_some_and(|n| n + 1 == lives_n())
+            && bytes() == lives_n() * 2000 * 50
     });
     assert_eq!(check_numbered(&output(&path, &phoenix, "stdout").0, line), lives_n() * 2000);
     figure!(

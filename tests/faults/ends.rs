@@ -151,7 +151,8 @@ fn check_nothing_left(signal: Signal) {
         path
     };
     // One obeys after a moment, one never does, one leaves a daemon, one has ended, one waits to be started again.
-    let script = format!("trap 'sleep 0.2; echo obeyed > {}; exit 0' INT; echo > local/up; while :; do sleep 1 & wait $!; done", told.display());
+    let script =
+        format!("trap 'sleep 0.2; echo obeyed > {}; exit 0' INT; echo > local/up; while :; do sleep 1 & wait $!; done", told.display());
     let obedient = task("t", &script);
     let mut stubborn = task("t", "trap '' INT; setsid sh -c 'trap \"\" INT TERM; sleep 1000' & echo > local/up; while :; do sleep 1; done");
     stubborn["KillTimeout"] = json!(700_000_000);

@@ -7,6 +7,7 @@ mod flood;
 mod job;
 mod limits;
 mod replaced;
+mod shim;
 mod smoke;
 mod supervised;
 mod writes;

@@ -36,7 +36,16 @@ impl Trace {
     fn attach(agent: &Real) -> Option<Self> {
         let out = agent.path().join("trace");
         let mut command = Command::new("strace");
-        command.args(["-f", "-y", "-s", "0", "-e", "trace=fsync,fdatasync,sync_file_range,write,writev,pwrite64,pwritev,ftruncate", "-e", "signal=none"]);
+        command.args([
+            "-f",
+            "-y",
+            "-s",
+            "0",
+            "-e",
+            "trace=fsync,fdatasync,sync_file_range,write,writev,pwrite64,pwritev,ftruncate",
+            "-e",
+            "signal=none",
+        ]);
         command.arg("-o").arg(&out).args(["-p", &agent.pid().to_string()]);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?;
         let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -69,7 +78,8 @@ impl Trace {
                 continue;
             }
             // The third argument; the result stands elsewhere when two threads were inside the kernel at once.
-            let bytes = || rest.split(", ").nth(2).and_then(|n| n.trim_end_matches([')', ' ']).split([' ', ')']).next()?.parse().ok()).unwrap_or(0);
+            let bytes =
+                || rest.split(", ").nth(2).and_then(|n| n.trim_end_matches([')', ' ']).split([' ', ')']).next()?.parse().ok()).unwrap_or(0);
             match call {
                 "fsync" | "fdatasync" | "sync_file_range" => counted.syncs += 1,
                 "write" | "pwrite64" if path == store => counted.store_bytes += bytes(),

@@ -52,6 +52,13 @@ impl Incoming {
     pub fn socket(&self) -> &TcpStream {
         self.stream.get_ref()
     }
+
+    /// The rest of the answer.
+    pub fn whole(mut self) -> io::Result<Response> {
+        let mut body = Vec::new();
+        self.read_to_end(&mut body)?;
+        Ok(Response { status: self.status, headers: self.headers, body })
+    }
 }
 
 impl Read for Incoming {
@@ -107,6 +114,9 @@ pub fn open(addr: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes())?;
+    if method == "HEAD" {
+        return answer(stream).map(|answer| Incoming { is_over: true, ..answer });
+    }
     // An agent that refuses a body early may close before all of it is sent; its answer is what counts.
     let sent = stream.write_all(body);
     answer(stream).or_else(|why| sent.and(Err(why)))
@@ -132,10 +142,35 @@ pub fn answer(stream: TcpStream) -> io::Result<Incoming> {
     Ok(Incoming { status, headers, stream, is_chunked, left: if is_chunked { None } else { left }, is_over })
 }
 
+/// A request that is on its way: its answer is read later.
+pub struct Asked(TcpStream);
+
+impl Asked {
+    /// The socket, to be slow or to hang up.
+    pub fn socket(&self) -> &TcpStream {
+        &self.0
+    }
+
+    /// The head of the answer.
+    pub fn answer(self) -> io::Result<Incoming> {
+        answer(self.0)
+    }
+
+    /// The whole answer.
+    pub fn whole(self) -> io::Result<Response> {
+        self.answer()?.whole()
+    }
+}
+
+/// Sends a request without a body and does not wait for its answer.
+pub fn open_later(addr: SocketAddr, method: &str, path: &str) -> io::Result<Asked> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    Ok(Asked(stream))
+}
+
 /// Sends a request and gives the whole answer.
 pub fn ask(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
-    let mut incoming = open(addr, method, path, &[], body)?;
-    let mut body = Vec::new();
-    incoming.read_to_end(&mut body)?;
-    Ok(Response { status: incoming.status, headers: incoming.headers, body })
+    open(addr, method, path, &[], body)?.whole()
 }

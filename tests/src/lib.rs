@@ -1,7 +1,5 @@
 //! Floor 3: what the tests of the whole agent share: a real agent in a process ([`real`]), a plain HTTP client ([`http`]),
-//! recorded answers ([`golden`]), and what a test says when it cannot run here ([`skip`]). Never a mock of anything of ours.
-
-#![allow(missing_docs, clippy::unwrap_used, clippy::missing_panics_doc)]
+//! recorded answers ([`golden`]), and what a test says when it cannot run here ([`mod@skip`]). Never a mock of anything of ours.
 
 pub mod golden;
 pub mod http;

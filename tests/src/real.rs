@@ -40,6 +40,14 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// True for a file that needs no dynamic loader: the product as it is shipped (decision 22). Figures are about that one.
+#[must_use]
+pub fn is_static(path: &Path) -> bool {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    let head = &bytes[..bytes.len().min(4096)];
+    head.starts_with(b"\x7fELF") && !head.windows(6).any(|window| window == b"ld-lin" || window == b"ld-mus")
+}
+
 /// A folder of a test's own, removed at the end with all that still runs for an agent in it.
 pub struct Scratch(PathBuf);
 

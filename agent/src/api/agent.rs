@@ -189,7 +189,7 @@ fn this(cx: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
                 build_date: "1970-01-01T00:00:00Z",
             },
         },
-        member: Member { status: "none", ..Member::default() },
+        member: own_member(cx),
         stats,
     };
     Answer::json(&shown, None)
@@ -228,7 +228,8 @@ struct Members {
     members: [Member; 1],
 }
 
-fn members(cx: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
+/// A standalone node is the one member of its own cluster (`spec/http-api.md` 9.2).
+fn own_member(cx: &Cx<'_>) -> Member {
     let config = cx.config;
     let addr = cx.node.http.map_or_else(|| "127.0.0.1".to_owned(), |http| http.ip().to_string());
     let tags = BTreeMap::from([
@@ -238,7 +239,7 @@ fn members(cx: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
         ("build", crate::node::fingerprint::NOMAD_VERSION.to_owned()),
         ("id", cx.node.vars.id.to_string()),
     ]);
-    let member = Member {
+    Member {
         name: format!("{}.{}", config.node_name, config.region),
         addr: Some(addr),
         port: 4648,
@@ -250,12 +251,16 @@ fn members(cx: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
         delegate_min: 2,
         delegate_max: 5,
         delegate_cur: 4,
-    };
+    }
+}
+
+fn members(cx: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
+    let config = cx.config;
     let shown = Members {
         server_name: config.node_name.clone(),
         server_region: config.region.clone(),
         server_dc: config.datacenter.clone(),
-        members: [member],
+        members: [own_member(cx)],
     };
     Answer::json(&shown, None)
 }

@@ -16,7 +16,7 @@ use crate::wire::http::{Head, JSON};
 /// The answer to one request.
 #[derive(Debug)]
 pub struct Reply {
-    /// Status and headers; ignored for [`Body::Machine`], which sends its own.
+    /// Status and headers. [`Body::Machine`] decides on its own; these headers are added.
     pub head: Head,
     /// What follows.
     pub body: Body,

@@ -309,6 +309,7 @@ pub fn answer<T: Listed + 'static>(
     keep: Keep<T>,
     show: Show<T>,
 ) -> Result<Answer, ApiError> {
+    common.refuse_filter()?;
     let walk = |source| Walk {
         source,
         is_reverse: common.is_reverse,

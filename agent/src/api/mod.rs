@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod list;
 pub mod namespaces;
 pub mod nodes;
+pub mod pretty;
 pub mod query;
 pub mod route;
 pub mod show;
@@ -203,29 +204,55 @@ pub enum Outcome {
 
 /// Answers one request. `may_block` is false at the end of a blocking query's wait.
 pub fn dispatch(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Outcome {
-    match run(cx, request, may_block) {
-        Ok(outcome) => outcome,
-        Err(error) => Outcome::Reply(refusal(error, Vec::new())),
+    let found = match route::find(FAMILIES, request.method, &request.path) {
+        Ok(found) => found,
+        Err(error) => return Outcome::Reply(refusal(error, Vec::new())),
+    };
+    let cors = if found.route.has_cors { cors(request) } else { Vec::new() };
+    if found.route.has_cors && request.method == Method::Options {
+        return Outcome::Reply(Reply { head: Head { status: 200, headers: cors }, body: Body::Full(Vec::new()), stream_of: None });
     }
+    match run(cx, request, &found, may_block) {
+        Ok(Outcome::Reply(mut reply)) => {
+            reply.head.headers.extend(cors);
+            Outcome::Reply(reply)
+        }
+        Ok(blocked) => blocked,
+        Err(error) => Outcome::Reply(refusal(error, cors)),
+    }
+}
+
+/// What lets pages of other origins read an answer (`spec/http-api.md` 1.1). A preflight is told what it may ask for.
+fn cors(request: &Request) -> Vec<(&'static str, String)> {
+    let mut headers = vec![("Vary", "Origin".to_owned())];
+    if !request.origin.is_empty() && matches!(request.method, Method::Get | Method::Head | Method::Options) {
+        headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
+        headers.push(("Access-Control-Allow-Credentials", "true".to_owned()));
+    }
+    if !request.origin.is_empty() && request.method == Method::Options {
+        headers.push(("Access-Control-Allow-Methods", "GET, HEAD".to_owned()));
+        headers.push(("Access-Control-Allow-Headers", "Authorization, X-Nomad-Token".to_owned()));
+    }
+    headers
 }
 
 /// An error as a reply.
 #[must_use]
 pub fn refusal(error: ApiError, headers: Vec<(&'static str, String)>) -> Reply {
-    let mut head = Head::new(error.status, TEXT);
+    // Upstream says nothing about what is not there.
+    let mut head = if error.text.is_empty() { Head { status: error.status, headers: Vec::new() } } else { Head::new(error.status, TEXT) };
     head.headers.extend(headers);
     Reply::new(head, Body::Full(error.text.into_bytes()))
 }
 
-fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, ApiError> {
-    let found = route::find(FAMILIES, request.method, &request.path)?;
+fn run(cx: &mut Cx<'_>, request: &Request, found: &Found, may_block: bool) -> Result<Outcome, ApiError> {
     let Found { route, id } = found;
     let query = Query::parse(&request.query)?;
     let common = query.common()?;
     if !common.region.is_empty() && common.region != cx.config.region {
         return Err(ApiError::new(500, "No path to region"));
     }
-    let ask = Ask { method: request.method, id: &id, query: &query, body: &request.body };
+    let ask = Ask { method: request.method, id, query: &query, body: &request.body };
     let mut answer = match (route.run)(cx, &ask) {
         Ok(answer) => answer,
         // The 404 of a read is about the table: it carries the meta headers, and a blocking query waits for the object.
@@ -249,12 +276,11 @@ fn run(cx: &mut Cx<'_>, request: &Request, may_block: bool) -> Result<Outcome, A
     } else if let Some(index) = answer.index {
         answer.head.headers.push(("X-Nomad-Index", index.to_string()));
     }
-    if route.has_cors {
-        answer.head.headers.push(("Vary", "Origin".to_owned()));
-        if !request.origin.is_empty() {
-            answer.head.headers.push(("Access-Control-Allow-Origin", "*".to_owned()));
-            answer.head.headers.push(("Access-Control-Allow-Credentials", "true".to_owned()));
-        }
+    // Files are shown by their own rules: what streams is no document.
+    let is_document = answer.stream_of.is_none()
+        && (matches!(answer.body, Body::Machine(_)) || answer.head.headers.contains(&("Content-Type", JSON.to_owned())));
+    if is_document && query.get("pretty").is_some_and(|pretty| pretty != "0") {
+        answer.body = pretty::body(answer.body);
     }
     Ok(Outcome::Reply(Reply { head: answer.head, body: answer.body, stream_of: answer.stream_of }))
 }

@@ -238,6 +238,7 @@ fn reserved(node: &Node) -> Reserved<'_> {
 
 fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let common = ask.query.common()?;
+    common.refuse_filter()?;
     let flag = |key: &str| {
         ask.query.flag(key, false).map_err(|_| ApiError::new(400, format!("Failed to parse node list fields: {key} is not a boolean")))
     };
@@ -273,6 +274,25 @@ fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     Answer::json(&all, Some(cx.store.table_index(Table::Nodes)))
 }
 
+/// The old form of a node's resources: stock CLIs of 1.3 crash without it.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Legacy {
+    #[serde(rename = "CPU")]
+    cpu: u64,
+    cores: u32,
+    #[serde(rename = "MemoryMB")]
+    memory_mb: u64,
+    #[serde(rename = "MemoryMaxMB")]
+    memory_max_mb: u64,
+    #[serde(rename = "DiskMB")]
+    disk_mb: u64,
+    #[serde(rename = "IOPS")]
+    iops: u32,
+    networks: (),
+    devices: (),
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Event {
@@ -297,8 +317,8 @@ struct Whole<'a> {
     attributes: &'a BTreeMap<String, String>,
     node_resources: Resources<'a>,
     reserved_resources: Reserved<'a>,
-    resources: (),
-    reserved: (),
+    resources: Legacy,
+    reserved: Legacy,
     links: BTreeMap<String, String>,
     meta: &'a BTreeMap<String, String>,
     node_class: &'a str,
@@ -337,17 +357,18 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     check(cx, ask.id)?;
     let row = cx.store.view().node()?.unwrap_or_default();
     let node = cx.node;
+    let (has, kept) = (&node.fingerprint.resources, &node.fingerprint.reserved);
     let whole = Whole {
         id: node.vars.id.to_string(),
         datacenter: &node.vars.datacenter,
         name: &node.vars.name,
         http_addr: &node.fingerprint.http_addr,
-        tls_enabled: false,
+        tls_enabled: node.is_tls,
         attributes: &node.vars.attributes,
         node_resources: resources(node),
         reserved_resources: reserved(node),
-        resources: (),
-        reserved: (),
+        resources: Legacy { cpu: has.cpu_mhz, memory_mb: has.memory_mb, disk_mb: has.disk_mb, ..Legacy::default() },
+        reserved: Legacy { cpu: kept.cpu_mhz, memory_mb: kept.memory_mb, disk_mb: kept.disk_mb, ..Legacy::default() },
         links: BTreeMap::new(),
         meta: &node.vars.meta,
         node_class: &node.vars.class,

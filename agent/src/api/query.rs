@@ -26,6 +26,21 @@ pub struct Common {
     pub next_token: String,
     /// Newest first.
     pub is_reverse: bool,
+    /// Empty = all. Lists only.
+    pub filter: String,
+}
+
+impl Common {
+    /// A list must not show what was to be filtered out.
+    ///
+    /// # Errors
+    /// 501 when a filter is given.
+    pub fn refuse_filter(&self) -> Result<(), ApiError> {
+        if self.filter.is_empty() {
+            return Ok(());
+        }
+        Err(ApiError::new(501, "filter expressions are not supported by this agent yet; ask without `filter`"))
+    }
 }
 
 /// Longest wait of a blocking query, and the default.
@@ -112,6 +127,7 @@ impl Query {
             wait_ms: WAIT_MS_MAX,
             prefix: self.text("prefix").to_owned(),
             next_token: self.text("next_token").to_owned(),
+            filter: self.text("filter").to_owned(),
             is_reverse: self.text("reverse") == "true",
             ..Common::default()
         };
@@ -136,9 +152,6 @@ impl Query {
         match self.text("per_page") {
             "" => {}
             value => common.per_page = value.parse().map_err(|_| bad("Expect a number for `per_page` query string parameter"))?,
-        }
-        if !self.text("filter").is_empty() {
-            return Err(ApiError::new(501, "filter expressions are not supported by this agent yet; ask without `filter`"));
         }
         Ok(common)
     }

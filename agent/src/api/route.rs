@@ -129,6 +129,11 @@ fn fit<'p>(pattern: &str, path: &'p str) -> Option<(Fit, &'p str)> {
     }
 }
 
+/// True for the row's methods; and for a browser's question whether it may use them.
+fn answers(route: &Route, method: Method) -> bool {
+    route.methods.is_empty() || route.methods.contains(&method) || route.has_cors && method == Method::Options
+}
+
 /// Finds the row for a method and a raw path.
 ///
 /// # Errors
@@ -140,7 +145,7 @@ pub fn find(families: &[&'static Family], method: Method, raw_path: &str) -> Res
     let mut is_known = false;
     for route in families.iter().flat_map(|family| family.routes) {
         let Some((fit, id)) = fit(route.pattern, &path) else { continue };
-        let answers = route.methods.is_empty() || route.methods.contains(&method);
+        let answers = answers(route, method);
         match best {
             // A path belongs to its best pattern, whatever the method: `PUT /v1/job/a/summary` is not a registration of `a/summary`.
             Some((known, _, _)) if known > fit => {}
@@ -157,7 +162,7 @@ pub fn find(families: &[&'static Family], method: Method, raw_path: &str) -> Res
         }
     }
     match best {
-        Some((_, route, id)) if route.methods.is_empty() || route.methods.contains(&method) => Ok(Found { route, id: id.to_owned() }),
+        Some((_, route, id)) if answers(route, method) => Ok(Found { route, id: id.to_owned() }),
         _ if is_known => Err(ApiError::new(405, "Invalid method")),
         _ => Err(ApiError::new(404, "")),
     }

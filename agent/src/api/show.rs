@@ -13,12 +13,12 @@ use super::error::ApiError;
 use super::map_or_null;
 use crate::model::alloc::{Allocation, JobKey, Metric};
 use crate::model::eval::Evaluation;
-use crate::model::job::Job;
+use crate::model::job::{Job, JobKind};
 use crate::model::summary::GroupSummary;
 use crate::model::task_state::{TaskStates, time};
 use crate::node::NodeNames;
 use crate::store::StoreError;
-use crate::store::rows::{JobRow, JobVersion};
+use crate::store::rows::{JobRow, JobStatus, JobVersion};
 use crate::store::view::View;
 
 macro_rules! id_text {
@@ -418,7 +418,7 @@ struct Rest<'a> {
 pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &mut Vec<u8>) -> Result<(), ApiError> {
     let version = view.job_version(&alloc.job, alloc.job_version)?;
     let row = view.job(&alloc.job)?.unwrap_or_default();
-    let job = version.as_ref().map(|version| whole_job(version, &row)).transpose()?;
+    let job = version.as_ref().map(|version| job_as_scheduled(version, &row)).transpose()?;
     let text = match &job {
         Some(job) => Some(to_raw(job)?),
         None => None,
@@ -475,6 +475,16 @@ pub fn whole_job(version: &JobVersion, row: &JobRow) -> Result<Job, StoreError> 
     job.create_index = row.create_index;
     job.modify_index = if version.version == row.version { row.modify_index } else { version.job_modify_index };
     job.job_modify_index = version.job_modify_index;
+    Ok(job)
+}
+
+/// A job as the scheduler found it when it placed an allocation: nothing of it had run (recorded answers).
+fn job_as_scheduled(version: &JobVersion, row: &JobRow) -> Result<Job, StoreError> {
+    let mut job = whole_job(version, row)?;
+    job.stable = false;
+    job.modify_index = version.job_modify_index;
+    let status = if job.kind() == JobKind::System { JobStatus::Running } else { JobStatus::Pending };
+    status.as_str().clone_into(&mut job.status);
     Ok(job)
 }
 

@@ -12,6 +12,7 @@ use super::client::path;
 use super::table::{Ids, Pairs, Table, ago, bytes, mebibytes, quoted, time, when};
 use super::{Cx, Exit, Failure, Verb, eval, find, monitor};
 use crate::config::flags::Flag;
+use crate::wire::go_text;
 
 pub(super) const VERBOSE: Flag = Flag::switch("verbose", "Show whole identifiers and exact times");
 pub(super) const TASK: Flag = Flag::value("task", "name", "The task; wins over the argument");
@@ -186,14 +187,10 @@ fn basics(alloc: &Value, now: Wall, verbose: bool) -> Pairs {
             .add("Evaluated Nodes", metrics.int("NodesEvaluated").to_string())
             .add("Filtered Nodes", metrics.int("NodesFiltered").to_string())
             .add("Exhausted Nodes", metrics.int("NodesExhausted").to_string())
-            .add("Allocation Time", format!("{:?}", nanoseconds(metrics.int("AllocationTime"))))
+            .add("Allocation Time", go_text::duration(metrics.int("AllocationTime")))
             .add("Failures", metrics.int("CoalescedFailures").to_string());
     }
     pairs
-}
-
-fn nanoseconds(n: i64) -> std::time::Duration {
-    std::time::Duration::from_nanos(u64::try_from(n).unwrap_or(0))
 }
 
 /// Ports of the allocation's own network, if it has one.

@@ -66,10 +66,14 @@ const VERBS: &[&Verb] = &[
 
 /// Flags of every verb.
 const GENERAL: &[Flag] = &[
-    Flag::value("address", "url", "Agent to ask, http://host:port or unix:///path (or NOMAD_ADDR)"),
+    Flag::value("address", "url", "Agent to ask, http(s)://host:port or unix:///path (or NOMAD_ADDR)"),
     Flag::value("region", "name", "Region of the request (or NOMAD_REGION)"),
     Flag::value("namespace", "name", "Namespace of the request, * = all (or NOMAD_NAMESPACE)"),
     Flag::value("token", "secret", "ACL token of the request (or NOMAD_TOKEN)"),
+    Flag::value("ca-cert", "file", "Authorities that may vouch for an https agent, PEM (or NOMAD_CACERT)"),
+    Flag::value("client-cert", "file", "Certificate to show to it, PEM (or NOMAD_CLIENT_CERT)"),
+    Flag::value("client-key", "file", "Key of that certificate, PEM (or NOMAD_CLIENT_KEY)"),
+    Flag::value("tls-server-name", "name", "Name in its certificate, if not the address's (or NOMAD_TLS_SERVER_NAME)"),
     Flag::switch("json", "Print what the API answers, as JSON"),
     Flag::value("t", "template", ""),
     Flag::switch("no-color", ""),
@@ -146,8 +150,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Makes a way to reach the agent at an address; the error says what is wrong with the address.
-pub type Connect<'a> = dyn Fn(&str) -> Result<Box<dyn Transport + 'a>, String> + 'a;
+/// Makes a way to reach the agent at an address; the error says what is wrong with the address or with the files for TLS.
+pub type Connect<'a> = dyn Fn(&str, &http::Trust) -> Result<Box<dyn Transport + 'a>, String> + 'a;
 /// Opens a file for reading.
 pub type Open<'a> = dyn Fn(&str) -> io::Result<Box<dyn Read>> + 'a;
 
@@ -247,7 +251,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let mut world = World {
         env: &|name| std::env::var(name).ok(),
-        connect: &|address| match http::Client::new(address) {
+        connect: &|address, trust| match http::Client::new(address, trust) {
             Ok(client) => Ok(Box::new(client)),
             Err(why) => Err(why.to_string()),
         },
@@ -361,7 +365,13 @@ fn run_verb(verb: &Verb, words: &[String], world: &mut World<'_>) -> io::Result<
         given.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     };
     let address = setting("address", "NOMAD_ADDR").unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
-    let transport = match (world.connect)(&address) {
+    let trust = http::Trust {
+        ca: setting("ca-cert", "NOMAD_CACERT").unwrap_or_default(),
+        cert: setting("client-cert", "NOMAD_CLIENT_CERT").unwrap_or_default(),
+        key: setting("client-key", "NOMAD_CLIENT_KEY").unwrap_or_default(),
+        server_name: setting("tls-server-name", "NOMAD_TLS_SERVER_NAME").unwrap_or_default(),
+    };
+    let transport = match (world.connect)(&address, &trust) {
         Ok(transport) => transport,
         Err(why) => return complain(verb, &why, world.err),
     };

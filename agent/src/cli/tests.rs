@@ -88,7 +88,7 @@ impl Setup {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut world = World {
             env: &|name| self.env.get(name).map(|value| (*value).to_owned()),
-            connect: &|address| match address.split_once("://") {
+            connect: &|address, _| match address.split_once("://") {
                 Some(("http", "127.0.0.1:4646" | "other:1")) => Ok(Box::new(Recorded { answers: &answers, asked: &asked })),
                 _ => Err(format!("cannot use {address}")),
             },
@@ -374,7 +374,7 @@ fn an_output_nobody_reads_ends_quietly() {
     let (asked, mut err) = (RefCell::default(), Vec::new());
     let mut world = World {
         env: &|_| None,
-        connect: &|_| Ok(Box::new(Recorded { answers: &answers, asked: &asked })),
+        connect: &|_, _| Ok(Box::new(Recorded { answers: &answers, asked: &asked })),
         open: &|_| Err(io::ErrorKind::NotFound.into()),
         input: &mut io::empty(),
         out: &mut Closed,

@@ -329,7 +329,12 @@ fn set(draft: &mut Draft, path: &str, file: &str, given: Given) -> Result<(), &'
             config.reserved.ports = text;
         }
         ("plugin.raw_exec.config.enabled", Truth(on)) => draft.raw_exec = Some(on),
-        ("acl.enabled" | "tls.http" | "tls.rpc", Truth(on)) => draft.protection(path, file, on),
+        ("acl.enabled", Truth(on)) => draft.protection(path, file, on),
+        ("tls.http", Truth(on)) => draft.tls.on = on,
+        ("tls.verify_https_client", Truth(on)) => draft.tls.is_client_verified = on,
+        ("tls.ca_file", Text(text)) => draft.tls.ca = text,
+        ("tls.cert_file", Text(text)) => draft.tls.cert = text,
+        ("tls.key_file", Text(text)) => draft.tls.key = text,
         // The table and this match are held together by a test.
         _ => {}
     }

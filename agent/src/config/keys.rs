@@ -138,9 +138,10 @@ pub(super) const ROWS: &[(&str, Form, Use, &str)] = &[
 
     ("acl", Truth, Used, "enabled"),
     ("acl", Text, Idle, "token_ttl policy_ttl role_ttl replication_token token_min_expiration_ttl token_max_expiration_ttl"),
-    ("tls", Truth, Used, "http rpc"),
-    ("tls", Truth, Idle, "verify_server_hostname rpc_upgrade_mode verify_https_client tls_prefer_server_cipher_suites"),
-    ("tls", Text, Idle, "ca_file cert_file key_file tls_cipher_suites tls_min_version"),
+    ("tls", Truth, Used, "http verify_https_client"),
+    ("tls", Text, Used, "ca_file cert_file key_file"),
+    ("tls", Truth, Idle, "rpc verify_server_hostname rpc_upgrade_mode tls_prefer_server_cipher_suites"),
+    ("tls", Text, Idle, "tls_cipher_suites tls_min_version"),
 
     ("server", Truth, Idle, "enabled rejoin_after_leave non_voting_server enable_event_broker non_production"),
     ("server", Text, Idle, "authoritative_region data_dir node_gc_threshold job_gc_interval job_gc_threshold eval_gc_threshold \
@@ -249,6 +250,20 @@ mod tests {
                 assert!(keys("").any(|key| key.name == row.0 && key.form == Form::Block), "{}", row.0);
             }
         }
+    }
+
+    /// What an operator may set stands in the documentation, and nothing else does.
+    #[test]
+    fn documented() {
+        let used = |row: &&(&str, Form, Use, &str)| row.2 == Use::Used && !matches!(row.1, Block | Labels);
+        let path = |block: &str, name: &str| if block.is_empty() { name.to_owned() } else { format!("{block}.{name}") };
+        let known: Vec<String> =
+            ROWS.iter().filter(used).flat_map(|row| row.3.split_ascii_whitespace().map(|name| path(row.0, name))).collect();
+        let text = include_str!("../../../docs/config.md");
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let missing: Vec<_> = known.iter().filter(|key| !told.contains(&key.as_str())).collect();
+        let unknown: Vec<_> = told.iter().filter(|key| !known.iter().any(|known| known == *key)).collect();
+        assert!(missing.is_empty() && unknown.is_empty(), "docs/config.md lacks {missing:?}, and names {unknown:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, Text, quote};
 use super::flags::{Flag, Parsed, parse_bool};
-use super::{Config, ConfigError, ERRORS_MAX, Fault, Gc, Http, OwnNeed, Reserved};
+use super::{Config, ConfigError, ERRORS_MAX, Fault, Gc, Http, OwnNeed, Reserved, TlsFiles};
 
 /// The flags of `agent`. Those without a help text are Nomad's without meaning here: accepted and named in the warning.
 pub const AGENT_FLAGS: &[Flag] = &[
@@ -71,6 +71,37 @@ pub(super) enum Listen {
     Unix(PathBuf),
 }
 
+/// The block `tls` as far as it means something here; paths as written, empty = none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tls {
+    pub(super) on: bool,
+    pub(super) is_client_verified: bool,
+    pub(super) ca: String,
+    pub(super) cert: String,
+    pub(super) key: String,
+}
+
+impl Tls {
+    /// The files of the server, when it is to speak TLS; files that nothing asks for mean nothing.
+    fn files(self, errors: &mut Vec<ConfigError>) -> Option<TlsFiles> {
+        if !self.on {
+            return None;
+        }
+        let mut need = |path: &str, text: &str, why: &'static str| {
+            if text.is_empty() {
+                errors.push(wrong("configuration", path, "nothing", why));
+            }
+        };
+        need("tls.cert_file", &self.cert, "a PEM file, as tls.http is true");
+        need("tls.key_file", &self.key, "a PEM file, as tls.http is true");
+        if self.is_client_verified {
+            need("tls.ca_file", &self.ca, "a PEM file, as tls.verify_https_client is true");
+        }
+        let client_ca = self.is_client_verified.then(|| PathBuf::from(self.ca));
+        Some(TlsFiles { cert: self.cert.into(), key: self.key.into(), client_ca })
+    }
+}
+
 /// Settings before they are put together.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -88,6 +119,7 @@ pub struct Draft {
     raw_exec_option: Option<bool>,
     /// Nomad's keys without meaning here, in the order met.
     idle: Vec<String>,
+    pub(super) tls: Tls,
     /// (key, file) that ask for a protection this version does not give.
     protection: Vec<(String, String)>,
 }
@@ -146,6 +178,7 @@ impl Draft {
             raw_exec: None,
             raw_exec_option: dev.then_some(true),
             idle: Vec::new(),
+            tls: Tls::default(),
             protection: Vec::new(),
             config,
         }
@@ -240,6 +273,7 @@ impl Draft {
             false => format!("{host}:{}", own_port.unwrap_or(port)),
         });
 
+        config.http.tls = self.tls.files(&mut errors);
         let open: Vec<String> = config.http.tcp.iter().filter(|address| !address.ip().is_loopback()).map(ToString::to_string).collect();
         for (path, source) in &self.protection {
             match open.first() {
@@ -252,11 +286,16 @@ impl Draft {
                 }
             }
         }
-        if !open.is_empty() {
+        let is_client_verified = config.http.tls.as_ref().is_some_and(|files| files.client_ca.is_some());
+        if !open.is_empty() && !is_client_verified {
             let open = open.join(", ");
             config
                 .warnings
                 .push(format!("HTTP listens on {open} without access control: whoever reaches it can run programs on this machine"));
+        }
+        if !config.servers.is_empty() {
+            let servers = config.servers.join(", ");
+            config.warnings.push(format!("this version does not join servers yet; {servers} will not hear of this node"));
         }
         if !self.idle.is_empty() {
             config.warnings.push(format!("settings of Nomad that have no meaning here and are ignored: {}", self.idle.join(", ")));

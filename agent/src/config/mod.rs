@@ -96,14 +96,27 @@ pub struct Config {
 pub struct Http {
     /// Addresses to listen on. Port 0 = any free one.
     pub tcp: Vec<SocketAddr>,
-    /// A Unix socket to listen on.
+    /// A Unix socket to listen on. Never TLS: who may open it is the file system's business.
     pub unix: Option<PathBuf>,
+    /// TLS on the addresses; `None` = plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// `advertise.http` as `host:port`; `None` = where it listens.
     pub advertise: Option<String>,
     /// Set on each answer, unless the handler sets them (`http_api_response_headers`).
     pub headers: BTreeMap<String, String>,
     /// `limits.http_max_conns_per_client`: 0 = no limit; `None` = the board's budget.
     pub conns_per_client_max: Option<usize>,
+}
+
+/// Where the HTTP server's certificates are (`tls`), PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `tls.cert_file`: the server's certificate and what leads to its authority.
+    pub cert: PathBuf,
+    /// `tls.key_file`.
+    pub key: PathBuf,
+    /// `tls.ca_file` with `tls.verify_https_client`: clients must show a certificate of these authorities.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// What tasks do not get (`client.reserved`).

@@ -35,6 +35,8 @@ pub struct Runs {
     dirty: BTreeSet<AllocId>,
     /// Folders to remove, asked for through the API.
     collect: Vec<AllocId>,
+    /// What the restart asked for last is waiting for.
+    restarted: Option<(AllocId, Vec<Inv>)>,
 }
 
 /// What one machine did since it was last looked at.
@@ -184,6 +186,17 @@ impl Runs {
         }
     }
 
+    /// The invocations whose ends the restart asked for in this turn waits for; none for any other request.
+    pub(super) fn take_restarted(&mut self) -> Option<(AllocId, Vec<Inv>)> {
+        self.restarted.take()
+    }
+
+    /// True as long as one of these invocations has not ended.
+    pub(super) fn is_restarting(&self, id: AllocId, invs: &[Inv]) -> bool {
+        let run = self.all.get(&id);
+        run.is_some_and(|run| run.machine.restarting(RestartAsk::All).iter().any(|inv| invs.contains(inv)))
+    }
+
     pub(super) fn take_collect(&mut self) -> Vec<AllocId> {
         std::mem::take(&mut self.collect)
     }
@@ -210,7 +223,9 @@ impl Tasks for Asked<'_> {
     fn restart(&mut self, alloc: AllocId, ask: RestartAsk<'_>) -> Result<(), ApiError> {
         let run = self.runs.all.get_mut(&alloc).ok_or_else(|| ApiError::new(500, "restart of an alloc that should not run"))?;
         self.runs.dirty.insert(alloc);
-        run.machine.restart(self.now, self.rng, ask).map_err(|refusal| ApiError::new(500, refusal.to_string()))
+        run.machine.restart(self.now, self.rng, ask).map_err(|refusal| ApiError::new(500, refusal.to_string()))?;
+        self.runs.restarted = Some((alloc, run.machine.restarting(ask)));
+        Ok(())
     }
 
     fn collect(&mut self, alloc: AllocId) {

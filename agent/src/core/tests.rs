@@ -1,0 +1,537 @@
+//! The whole agent on a virtual clock, with a disk that remembers only what was committed and supervisors that outlive it.
+//!
+//! `World` performs effects one by one and can stop before any of them: what the agent had in memory is gone, what was durable and
+//! what ran is not. After each cut a new agent takes up what is left.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dunlin_hal::budget::GENERIC_LINUX;
+use dunlin_hal::clock::{Mono, Wall};
+use dunlin_hal::sim::entropy::SimEntropy;
+use dunlin_hal::sim::facts::board;
+use dunlin_hal::volume::Space;
+use serde_json::Value;
+
+use super::*;
+use crate::api::body::Body;
+use crate::config::flags::Parsed;
+use crate::config::merge::{Surroundings, draft};
+use crate::node::fingerprint;
+use crate::node::fingerprint::{Cgroups, Inputs};
+use crate::store::backend::Backend;
+use crate::store::writer::Writer;
+
+const BOOT: [u8; 16] = [7; 16];
+
+fn setting() -> Setting {
+    let mut config = draft(&[], &Parsed::default())
+        .unwrap()
+        .resolve(&Surroundings { hostname: "field-7".to_owned(), is_root: true, ..Surroundings::default() })
+        .unwrap();
+    config.raw_exec = true;
+    let facts = board();
+    let storage = Space { size: 8 << 30, available: 6 << 30, ..Space::default() };
+    let found = fingerprint(&Inputs {
+        facts: &facts,
+        storage: &storage,
+        board: "",
+        cgroups: Cgroups::default(),
+        signals: &["SIGINT"],
+        config: &config,
+        http: None,
+        version: "0",
+    });
+    let node = Node::new(dunlin_runtime::id::NodeId([9; 16]), found, &config, None);
+    Setting { config, budget: GENERIC_LINUX, node, host_env: BTreeMap::new(), alloc_root: "/alloc".to_owned() }
+}
+
+/// A process in the world.
+#[derive(Clone, Debug, PartialEq)]
+struct Process {
+    alloc: AllocId,
+    task: String,
+    window: Window,
+    started: Wall,
+    end: Option<News>,
+}
+
+struct World {
+    core: Core,
+    writer: Writer,
+    backend: Arc<Backend>,
+    now: Now,
+    seed: u64,
+    boot: [u8; 16],
+    processes: BTreeMap<Inv, Process>,
+    replies: BTreeMap<RequestId, (u16, String)>,
+    requests_n: u64,
+    /// Effects performed so far, and the number at which everything stops.
+    steps_n: usize,
+    cut_at: Option<usize>,
+    is_cut: bool,
+    commits_n: usize,
+    launches: Vec<(AllocId, String)>,
+    due: Option<Mono>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let backend = Arc::new(Backend::memory().unwrap());
+        let mut world = Self {
+            core: Core::new(setting(), Store::open(backend.clone()).unwrap(), Rng::new(&mut SimEntropy::new(seed))),
+            writer: Writer::new(backend.clone()),
+            backend,
+            now: Now { mono: Mono(1_000_000_000), wall: Wall(1_700_000_000_000_000_000) },
+            seed,
+            boot: BOOT,
+            processes: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            requests_n: 0,
+            steps_n: 0,
+            cut_at: None,
+            is_cut: false,
+            commits_n: 0,
+            launches: Vec::new(),
+            due: None,
+        };
+        world.restore();
+        world
+    }
+
+    fn restore(&mut self) {
+        let found = self
+            .processes
+            .iter()
+            .map(|(inv, process)| {
+                let running = News::Running { started_at: process.started, pid: 1 };
+                let news = process.end.clone().map_or_else(|| vec![running], |end| vec![end]);
+                Found { inv: *inv, alloc: process.alloc, task: process.task.clone(), window: Some(process.window), news }
+            })
+            .collect();
+        self.core.restore(self.now, self.boot, found, &[]).unwrap();
+        self.drain();
+    }
+
+    /// The agent dies and another takes up what is left. `is_reboot`: every process dies with it.
+    fn crash(&mut self, is_reboot: bool) {
+        self.seed += 1;
+        self.is_cut = false;
+        self.cut_at = None;
+        if is_reboot {
+            self.processes.clear();
+            self.boot[0] += 1;
+        }
+        let store = Store::open(self.backend.clone()).unwrap();
+        self.core = Core::new(setting(), store, Rng::new(&mut SimEntropy::new(self.seed)));
+        self.due = None;
+        self.restore();
+    }
+
+    fn feed(&mut self, event: Event) {
+        if !self.is_cut {
+            self.core.handle(self.now, event);
+            self.drain();
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(effect) = self.core.poll() {
+            if self.cut_at == Some(self.steps_n) {
+                self.is_cut = true;
+                return;
+            }
+            self.steps_n += 1;
+            self.perform(effect);
+            if self.is_cut {
+                return;
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Commit(batch) => {
+                self.commits_n += 1;
+                self.writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+                self.feed(Event::Committed(batch.seq));
+            }
+            Effect::Respond { id, reply } => {
+                let body = match reply.body {
+                    Body::Full(bytes) => String::from_utf8(bytes).unwrap(),
+                    Body::Rows(mut rows) => {
+                        let mut out = Vec::new();
+                        let view = self.core.shown().expect("a list is shown when all is durable");
+                        while rows.step(&view, &mut out).unwrap() {}
+                        String::from_utf8(out).unwrap()
+                    }
+                    Body::Machine(_) => "machine".to_owned(),
+                };
+                self.replies.insert(id, (reply.head.status, body));
+            }
+            Effect::Launch(launch) => {
+                let alive = self.processes.values().any(|p| p.alloc == launch.alloc && p.task == launch.task && p.end.is_none());
+                assert!(!alive, "two lives of one task at once");
+                self.launches.push((launch.alloc, launch.task.clone()));
+                let window = Window { count: launch.restart_n, start: launch.interval_started };
+                let process = Process { alloc: launch.alloc, task: launch.task.clone(), window, started: self.now.wall, end: None };
+                self.processes.insert(launch.inv, process);
+                let news = News::Running { started_at: self.now.wall, pid: 1 };
+                self.feed(Event::News { alloc: launch.alloc, task: launch.task.clone(), inv: launch.inv, news });
+            }
+            Effect::Supervise { inv, op: Op::Stop { signal, .. } } => self.end(inv, 128 + signal, signal),
+            Effect::Supervise { .. } | Effect::Remove(_) | Effect::Exit => {}
+            Effect::Forget { inv, .. } => {
+                self.processes.remove(&inv);
+            }
+            Effect::WakeAt(due) => self.due = due,
+        }
+    }
+
+    /// A process ends; its supervisor keeps the record.
+    fn end(&mut self, inv: Inv, code: i32, signal: i32) {
+        let now = self.now;
+        let Some(process) = self.processes.get_mut(&inv).filter(|process| process.end.is_none()) else { return };
+        let news =
+            News::Exited { code, signal, oom_killed: false, message: String::new(), started_at: process.started, finished_at: now.wall };
+        process.end = Some(news.clone());
+        let (alloc, task) = (process.alloc, process.task.clone());
+        self.feed(Event::News { alloc, task, inv, news });
+    }
+
+    fn end_all(&mut self, code: i32) {
+        for inv in self.alive() {
+            self.end(inv, code, 0);
+        }
+    }
+
+    fn alive(&self) -> Vec<Inv> {
+        self.processes.iter().filter(|(_, process)| process.end.is_none()).map(|(inv, _)| *inv).collect()
+    }
+
+    /// Time passes to the next deadline, at most `limit_ms`; false = there is none before.
+    fn wait(&mut self, limit_ms: u64) -> bool {
+        let Some(due) = self.due.filter(|due| *due <= self.now.mono.after_ms(limit_ms)) else { return false };
+        let passed = due.since(self.now.mono);
+        self.now.mono = self.now.mono.max(due);
+        self.now.wall = Wall(self.now.wall.0 + i64::try_from(passed.as_nanos()).unwrap());
+        self.feed(Event::Due);
+        true
+    }
+
+    fn send(&mut self, method: Method, path: &str, body: &str) -> RequestId {
+        self.requests_n += 1;
+        let id = RequestId(self.requests_n);
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let request =
+            Request { method, path: path.to_owned(), query: query.to_owned(), body: body.as_bytes().to_vec(), ..Request::default() };
+        self.feed(Event::Request { id, request, busy_ports: Vec::new() });
+        id
+    }
+
+    #[track_caller]
+    fn ask(&mut self, method: Method, path: &str, body: &str) -> Value {
+        let id = self.send(method, path, body);
+        let (status, text) = self.replies.remove(&id).expect("an answer");
+        assert_eq!(status, 200, "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[track_caller]
+    fn get(&mut self, path: &str) -> Value {
+        self.ask(Method::Get, path, "")
+    }
+
+    /// Event types of the only task of a job's newest allocation.
+    fn events(&mut self, job: &str) -> String {
+        let allocs = self.get(&format!("/v1/job/{job}/allocations?reverse=true"));
+        let states = &allocs[0]["TaskStates"];
+        let state = states.as_object().unwrap().values().next().unwrap();
+        let words: Vec<&str> = state["Events"].as_array().unwrap().iter().map(|event| event["Type"].as_str().unwrap()).collect();
+        words.join(", ")
+    }
+}
+
+fn job(id: &str, kind: &str, count: u32) -> String {
+    format!(
+        r#"{{"Job":{{"ID":"{id}","Type":"{kind}","Datacenters":["dc1"],"TaskGroups":[{{"Name":"g","Count":{count},"RestartPolicy":{{"Attempts":1,"Interval":60000000000,"Delay":1000000000,"Mode":"fail"}},"EphemeralDisk":{{"SizeMB":10}},"Tasks":[{{"Name":"t","Driver":"raw_exec","Config":{{"command":"/bin/x"}},"LogConfig":{{"MaxFiles":1,"MaxFileSizeMB":1}},"Resources":{{"CPU":10,"MemoryMB":10}}}}]}}]}}}}"#
+    )
+}
+
+#[test]
+fn a_registration_is_one_batch_and_three_indexes() {
+    let mut world = World::new(1);
+    let commits_n = world.commits_n;
+    let answer = world.ask(Method::Put, "/v1/jobs", &job("j", "service", 2));
+    assert_eq!(world.commits_n - commits_n, 1, "job, evaluation, plan and allocations are one batch");
+    assert_eq!(world.launches.len(), 2);
+    let index = answer["EvalCreateIndex"].as_u64().unwrap();
+    let eval = world.get(&format!("/v1/evaluation/{}", answer["EvalID"].as_str().unwrap()));
+    let alloc = &world.get("/v1/job/j/allocations")[0];
+    let steps = [&answer["JobModifyIndex"], &eval["CreateIndex"], &eval["SnapshotIndex"], &alloc["CreateIndex"], &eval["ModifyIndex"]];
+    assert_eq!(steps.map(|step| step.as_u64().unwrap() - index), [0, 0, 0, 1, 2]);
+    assert_eq!(eval["Status"], "complete");
+    assert_eq!(world.get("/v1/job/j")["Status"], "running");
+    assert_eq!(world.get("/v1/job/j/summary")["Summary"]["g"]["Running"], 2);
+}
+
+#[test]
+fn nothing_is_said_or_started_before_the_commit() {
+    let mut world = World::new(1);
+    // The next effect is the commit: everything else must still be held.
+    world.cut_at = Some(world.steps_n);
+    let id = world.send(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    assert!(world.is_cut && !world.replies.contains_key(&id) && world.launches.is_empty());
+    world.crash(false);
+    assert_eq!(world.get("/v1/jobs"), serde_json::json!([]), "what was not durable was never promised");
+}
+
+#[test]
+fn a_crash_within_policy_restarts_and_then_fails() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    world.end_all(139);
+    assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting");
+    while world.launches.len() < 2 {
+        assert!(world.wait(60_000));
+    }
+    world.end_all(1);
+    assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting");
+    let alloc = &world.get("/v1/job/j/allocations")[0];
+    assert_eq!((&alloc["ClientStatus"], &alloc["ClientDescription"]), (&"failed".into(), &"Failed tasks".into()));
+    assert_eq!(world.get("/v1/job/j")["Status"], "dead");
+    assert_eq!(world.get("/v1/job/j/summary")["Summary"]["g"]["Failed"], 1);
+    assert!(world.processes.is_empty(), "consumed folders are removed");
+}
+
+#[test]
+fn a_stop_tells_its_intent_before_its_signal() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    world.ask(Method::Delete, "/v1/job/j", "");
+    assert!(world.alive().is_empty());
+    assert_eq!(world.events("j"), "Received, Task Setup, Started, Killing, Terminated, Killed");
+    let alloc = &world.get("/v1/job/j/allocations")[0];
+    assert_eq!((&alloc["DesiredStatus"], &alloc["ClientStatus"]), (&"stop".into(), &"complete".into()));
+    let job = world.get("/v1/job/j");
+    assert_eq!((&job["Status"], &job["Stop"], &job["Version"]), (&"dead".into(), &true.into(), &1.into()));
+}
+
+#[test]
+fn a_stopped_allocation_is_replaced_after_its_end() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    let first = world.get("/v1/job/j/allocations")[0]["ID"].as_str().unwrap().to_owned();
+    world.ask(Method::Put, &format!("/v1/allocation/{first}/stop"), "");
+    assert_eq!(world.launches.len(), 2, "the replacement runs; World would have refused two at once");
+    let allocs = world.get("/v1/job/j/allocations");
+    assert_eq!(allocs[0]["NextAllocation"], allocs[1]["ID"]);
+    assert_eq!(allocs[0]["DesiredDescription"], "alloc is being migrated");
+    assert_eq!((&allocs[1]["Name"], &allocs[1]["ClientStatus"]), (&"j.g[0]".into(), &"running".into()));
+}
+
+#[test]
+fn an_unchanged_job_changes_nothing_but_is_evaluated() {
+    let mut world = World::new(1);
+    let first = world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    let second = world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    assert_eq!(first["JobModifyIndex"], second["JobModifyIndex"]);
+    assert_ne!(first["EvalID"], second["EvalID"]);
+    assert_eq!(world.get("/v1/job/j")["Version"], 0);
+    assert_eq!(world.launches.len(), 1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 2));
+    assert_eq!(world.get("/v1/job/j")["Version"], 1);
+    assert_eq!(world.launches.len(), 2, "a count alone is no reason to replace what runs");
+}
+
+#[test]
+fn what_finds_no_room_waits_for_it() {
+    let mut world = World::new(1);
+    let most_mb = setting().node.fingerprint.resources.memory_mb * 6 / 10;
+    let wide = job("wide", "batch", 1).replace("\"MemoryMB\":10", &format!("\"MemoryMB\":{most_mb}"));
+    world.ask(Method::Put, "/v1/jobs", &wide);
+    let second = world.ask(Method::Put, "/v1/jobs", &wide.replace("\"wide\"", "\"second\""));
+    assert_eq!(world.launches.len(), 1);
+    let eval = world.get(&format!("/v1/evaluation/{}?related=true", second["EvalID"].as_str().unwrap()));
+    assert_eq!(eval["FailedTGAllocs"]["g"]["DimensionExhausted"]["memory"], 1);
+    assert_eq!((&eval["Status"], &eval["QueuedAllocations"]["g"]), (&"complete".into(), &1.into()));
+    assert_eq!(eval["RelatedEvals"][0]["Status"], "blocked");
+    assert_eq!(world.get("/v1/job/second")["Status"], "pending");
+    world.end_all(0);
+    assert_eq!(world.launches.len(), 2, "the blocked evaluation was tried again when the first had ended");
+    assert_eq!(world.get("/v1/evaluations?status=blocked"), serde_json::json!([]));
+}
+
+#[test]
+fn soft_facts_are_shown_at_once_and_kept_within_seconds() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    let commits_n = world.commits_n;
+    assert_eq!(world.get("/v1/allocations")[0]["ClientStatus"], "running");
+    assert!(world.wait(GENERIC_LINUX.soft_age_max_ms), "soft rows have a deadline");
+    assert_eq!(world.commits_n, commits_n + 1);
+    assert!(!world.wait(24 * 3_600_000), "an agent with nothing to do sets no timer");
+    assert_eq!(world.commits_n, commits_n + 1, "and writes nothing");
+}
+
+#[test]
+fn a_blocking_query_waits_for_its_table_and_its_time() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    world.wait(10_000);
+    let index = world.core.store.table_index(Table::Allocs);
+    let waiting = world.send(Method::Get, &format!("/v1/allocations?index={index}&wait=1m"), "");
+    assert!(!world.replies.contains_key(&waiting));
+    world.end_all(0);
+    assert!(world.replies.contains_key(&waiting), "a change wakes it");
+    let index = world.core.store.table_index(Table::Jobs) + 10_000;
+    let late = world.send(Method::Get, &format!("/v1/jobs?index={index}&wait=1m"), "");
+    let gone = world.send(Method::Get, &format!("/v1/jobs?index={index}&wait=1m"), "");
+    world.feed(Event::Gone(gone));
+    while world.wait(70_000) {}
+    assert!(world.replies.contains_key(&late), "the end of the wait answers with what there is");
+    assert!(!world.replies.contains_key(&gone) && world.core.waiters.is_empty());
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_forgotten() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    // A batch that cannot be written: its reply says so, and later writes are refused until it is.
+    world.core.handle(
+        world.now,
+        Event::Request {
+            id: RequestId(900),
+            request: Request {
+                method: Method::Put,
+                path: "/v1/jobs".to_owned(),
+                body: job("k", "service", 1).into_bytes(),
+                ..Request::default()
+            },
+            busy_ports: Vec::new(),
+        },
+    );
+    let batch = loop {
+        match world.core.poll() {
+            Some(Effect::Commit(batch)) => break batch,
+            Some(_) => {}
+            None => panic!("no commit"),
+        }
+    };
+    world.feed(Event::CommitFailed { seq: batch.seq, text: "No space left on device".to_owned() });
+    let (status, text) = world.replies.remove(&RequestId(900)).unwrap();
+    assert_eq!(status, 500);
+    assert!(text.contains("No space left on device"), "{text}");
+    let id = world.send(Method::Put, "/v1/jobs", &job("l", "service", 1));
+    assert_eq!(world.replies.remove(&id).unwrap().0, 500, "no further promise is made");
+    let id = world.send(Method::Get, "/v1/agent/health", "");
+    world.writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    world.feed(Event::Committed(batch.seq));
+    assert!(world.replies.contains_key(&id));
+    assert_eq!(world.launches.len(), 2, "what was decided happens when it is durable");
+    world.ask(Method::Put, "/v1/jobs", &job("l", "service", 1));
+}
+
+#[test]
+fn ended_allocations_lose_their_folders_then_their_rows() {
+    let mut world = World::new(1);
+    world.core.setting.budget.allocs_terminal_max = 2;
+    world.core.setting.budget.alloc_rows_max = 4;
+    for n in 0..8 {
+        world.ask(Method::Put, "/v1/jobs", &job(&format!("b{n}"), "batch", 1));
+        world.end_all(0);
+        while world.wait(10_000) {}
+    }
+    let allocs = world.get("/v1/allocations");
+    assert!(allocs.as_array().unwrap().len() <= 5, "{}", allocs.as_array().unwrap().len());
+    assert_eq!(world.core.ended.len(), 2);
+    assert_eq!(allocs.as_array().unwrap().last().unwrap()["JobID"], "b7");
+}
+
+/// A little life: register, crash, restart, stop. Returns what must hold whatever was cut.
+fn script(world: &mut World, step: usize) {
+    match step {
+        0 => {
+            world.send(Method::Put, "/v1/jobs", &job("s", "service", 2));
+        }
+        1 => {
+            world.send(Method::Put, "/v1/jobs", &job("b", "batch", 1));
+        }
+        2 => {
+            let first = world.alive().first().copied();
+            if let Some(inv) = first {
+                world.end(inv, 1, 0);
+            }
+        }
+        3 => while !world.is_cut && world.wait(10_000) {},
+        4 => {
+            let batch = world.processes.iter().find(|(_, process)| process.end.is_none()).map(|(inv, _)| *inv);
+            if let Some(inv) = batch {
+                world.end(inv, 0, 0);
+            }
+        }
+        5 => {
+            world.send(Method::Delete, "/v1/job/s", "");
+        }
+        _ => while !world.is_cut && world.wait(10_000) {},
+    }
+}
+
+const SCRIPT_STEPS: usize = 7;
+
+/// The agent dies before every single effect of that life, once with its processes and once alone; the next one must finish it.
+#[test]
+fn a_cut_before_every_effect_loses_no_promise() {
+    for is_reboot in [false, true] {
+        let mut cut_at = 0;
+        loop {
+            let mut world = World::new(5);
+            world.cut_at = Some(cut_at + world.steps_n);
+            let mut was_cut = false;
+            for step in 0..SCRIPT_STEPS {
+                let promised = world.replies.len();
+                script(&mut world, step);
+                if world.is_cut {
+                    was_cut = true;
+                    world.crash(is_reboot);
+                    if world.replies.len() == promised {
+                        // Nobody was answered: the client asks again.
+                        script(&mut world, step);
+                    }
+                }
+            }
+            world.cut_at = None;
+            for job in ["s", "b"] {
+                let id = world.send(Method::Get, &format!("/v1/job/{job}"), "");
+                let (status, text) = world.replies.remove(&id).unwrap();
+                assert_eq!(status, 200, "cut {cut_at} reboot {is_reboot}: {job}: {text}");
+            }
+            let allocs = world.get("/v1/allocations");
+            for alloc in allocs.as_array().unwrap() {
+                let is_service = alloc["JobID"] == "s";
+                let is_over = ["complete", "failed"].iter().any(|status| alloc["ClientStatus"] == *status);
+                let is_wanted = alloc["DesiredStatus"] == "run" && alloc["ClientStatus"] != "failed";
+                assert!(!is_service || (!is_wanted && is_over), "cut {cut_at} reboot {is_reboot}: {alloc}");
+                for state in alloc["TaskStates"].as_object().unwrap().values() {
+                    let events = state["Events"].as_array().unwrap();
+                    let count = |word: &str| events.iter().filter(|event| event["Type"] == word).count();
+                    assert!(count("Terminated") <= count("Started"), "cut {cut_at} reboot {is_reboot}: {events:?}");
+                    assert!(count("Received") <= 1 && count("Killed") <= 1, "cut {cut_at} reboot {is_reboot}: {events:?}");
+                }
+            }
+            for process in world.processes.values().filter(|process| process.end.is_none()) {
+                let known = allocs
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|alloc| alloc["ID"] == process.alloc.to_string() && alloc["ClientStatus"] == "running");
+                assert!(known, "cut {cut_at} reboot {is_reboot}: a process nobody knows: {process:?}");
+            }
+            if !was_cut {
+                assert!(cut_at > 20, "the script is too short to mean anything: {cut_at} effects");
+                break;
+            }
+            cut_at += 1;
+        }
+    }
+}

@@ -30,6 +30,8 @@ pub struct Node {
     pub drivers: Vec<DriverKind>,
     /// Where HTTP listens; `None` = on a Unix socket only.
     pub http: Option<SocketAddr>,
+    /// It is reached by HTTPS.
+    pub is_tls: bool,
 }
 
 impl Node {
@@ -52,6 +54,7 @@ impl Node {
             },
             fingerprint,
             http,
+            is_tls: config.http.tls.is_some(),
         }
     }
 

@@ -176,9 +176,10 @@ impl Used {
     }
 }
 
-/// What a group asks for, as a grant without ports. Values were checked by `model::validate`.
+/// What a group asks for, as a grant without ports. `model::validate` refuses negative values; one beyond every node is the most
+/// there is, so that it never fits.
 fn grant(group: &TaskGroup) -> Grant {
-    let number = |value: i64| u32::try_from(value).unwrap_or(0);
+    let number = |value: i64| u32::try_from(value.max(0)).unwrap_or(u32::MAX);
     let tasks = group.tasks.iter().map(|task: &Task| {
         let ask = task.resources.as_ref();
         TaskGrant {

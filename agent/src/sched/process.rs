@@ -39,8 +39,10 @@ pub fn process(store: &mut Store, site: &Site<'_>, now: Now, rng: &mut Rng, mut 
     let version = row.as_ref().map_or(0, |row| row.version);
     let allocs = allocs_of(store, &eval.job, &live, runs)?;
     let older = older_versions(store, &eval.job, &allocs, version)?;
-    let changes =
-        reconcile::reconcile(runs, version, &allocs, |alloc| older.get(&alloc.job_version).and_then(|job| job.group(&alloc.group)));
+    // One more than can be placed, so that what is not placed has a reason.
+    let slots_max = site.allocs_max.saturating_add(1);
+    let group_of = |alloc: &Allocation| older.get(&alloc.job_version).and_then(|job| job.group(&alloc.group));
+    let changes = reconcile::reconcile(runs, version, &allocs, slots_max, group_of);
     let plan = fill(changes, runs, &live, site, rng);
     apply(store, now, rng, &mut eval, row, runs, plan)?;
     Ok(eval)
@@ -101,13 +103,21 @@ fn fill(changes: Changes, job: Option<&Job>, live: &[Allocation], site: &Site<'_
             Ok(placement) => plan.place.push(placement),
             Err(metric) => {
                 if let Some((_, queued_n)) = plan.queued.iter_mut().find(|(name, _)| *name == slot.group) {
-                    *queued_n += 1;
+                    *queued_n = queued_n.saturating_add(1);
                 }
                 match plan.failed_groups.iter_mut().find(|(name, _)| *name == slot.group) {
-                    Some((_, known)) => known.coalesced_n += 1,
+                    Some((_, known)) => known.coalesced_n = known.coalesced_n.saturating_add(1),
                     None => plan.failed_groups.push((slot.group.clone(), metric)),
                 }
             }
+        }
+    }
+    for (group, n) in &changes.beyond {
+        if let Some((_, queued_n)) = plan.queued.iter_mut().find(|(name, _)| name == group) {
+            *queued_n = queued_n.saturating_add(*n);
+        }
+        if let Some((_, known)) = plan.failed_groups.iter_mut().find(|(name, _)| name == group) {
+            known.coalesced_n = known.coalesced_n.saturating_add(*n);
         }
     }
     plan.stop = changes.stop;
@@ -198,7 +208,6 @@ fn settle(store: &mut Store, eval: &mut Evaluation, index: u64, now: Now, rng: &
     }
     if waits {
         let blocked = Evaluation {
-            id: EvalId(rng.uuid()),
             job: eval.job.clone(),
             job_type: eval.job_type,
             priority: eval.priority,
@@ -210,11 +219,7 @@ fn settle(store: &mut Store, eval: &mut Evaluation, index: u64, now: Now, rng: &
             failed_groups: eval.failed_groups.clone(),
             queued: eval.queued.clone(),
             snapshot_index: eval.snapshot_index,
-            create_index: index,
-            modify_index: index,
-            create_at: now.wall,
-            modify_at: now.wall,
-            ..Evaluation::default()
+            ..Evaluation::made(EvalId(rng.uuid()), index, now.wall)
         };
         eval.blocked = blocked.id;
         store.add_eval(&blocked);

@@ -32,15 +32,18 @@ pub struct Changes {
     pub update_in_place: Vec<AllocId>,
     /// Should be placed, group by group in the order of the job, lowest index first.
     pub missing: Vec<Slot>,
+    /// How many more are missing, by group, beyond what was asked to be listed: a count may be any number.
+    pub beyond: Vec<(String, u32)>,
 }
 
 /// Reconciles one job. `job` is `None` when it was stopped or purged. `version` is its newest version; `older` gives the
 /// group of an older version, to tell whether a change needs a new process. `allocs` holds all living allocations of the job
-/// and, of the ended ones, at least the newest of each slot.
+/// and, of the ended ones, at least the newest of each slot. At most `slots_max` empty slots of each group are listed.
 pub fn reconcile<'j>(
     job: Option<&'j Job>,
     version: u64,
     allocs: &[Allocation],
+    slots_max: usize,
     mut older: impl FnMut(&Allocation) -> Option<&'j TaskGroup>,
 ) -> Changes {
     let mut changes = Changes::default();
@@ -56,7 +59,8 @@ pub fn reconcile<'j>(
             JobKind::System | JobKind::Sysbatch => group.count().min(1),
             JobKind::Service | JobKind::Batch => group.count(),
         };
-        group_changes(job.kind(), group, count, version, allocs, &mut older, &mut changes);
+        let wanted = Wanted { group, count, slots_max };
+        group_changes(job.kind(), &wanted, version, allocs, &mut older, &mut changes);
     }
     changes
 }
@@ -66,10 +70,16 @@ fn active(allocs: &[Allocation]) -> impl Iterator<Item = &Allocation> {
     allocs.iter().filter(|alloc| !alloc.is_terminal())
 }
 
+/// What is wanted of one group.
+struct Wanted<'a> {
+    group: &'a TaskGroup,
+    count: u32,
+    slots_max: usize,
+}
+
 fn group_changes<'j>(
     kind: JobKind,
-    group: &TaskGroup,
-    count: u32,
+    &Wanted { group, count, slots_max }: &Wanted<'_>,
     version: u64,
     allocs: &[Allocation],
     older: &mut impl FnMut(&Allocation) -> Option<&'j TaskGroup>,
@@ -98,11 +108,14 @@ fn group_changes<'j>(
     }
     let is_held =
         |index: u32| allocs.iter().any(|alloc| alloc.group == group.name && alloc.index == index && holds_slot(kind, alloc, version));
-    for index in (0..count).filter(|index| !taken.contains(index)) {
-        if !is_held(index) {
-            replaced.push(Slot { group: group.name.clone(), index, previous: AllocId::default() });
-        }
+    let mut empty = (0..count).filter(|index| !taken.contains(index) && !is_held(*index));
+    let listed: Vec<u32> = empty.by_ref().take(slots_max).collect();
+    if let Some(next) = empty.next() {
+        // No need to visit them: past the allocations that exist every slot is empty.
+        let taken_n = u32::try_from(taken.range(next..).count()).unwrap_or(u32::MAX);
+        changes.beyond.push((group.name.clone(), (count - next).saturating_sub(taken_n)));
     }
+    replaced.extend(listed.into_iter().map(|index| Slot { group: group.name.clone(), index, previous: AllocId::default() }));
     replaced.sort_by_key(|slot| slot.index);
     changes.missing.append(&mut replaced);
 }

@@ -64,7 +64,7 @@ fn allocs(list: Vec<Has>) -> Vec<Allocation> {
 #[track_caller]
 fn check(job: Option<&Job>, version: u64, list: Vec<Has>, older: Option<&Job>, want: (&str, &str, &str)) {
     let allocs = allocs(list);
-    let Changes { stop, update_in_place, missing } = reconcile(job, version, &allocs, |_| older.and_then(|job| job.group("g")));
+    let Changes { stop, update_in_place, missing, .. } = reconcile(job, version, &allocs, 100, |_| older.and_then(|job| job.group("g")));
     let stops: Vec<String> = stop
         .iter()
         .map(|stop| {
@@ -182,6 +182,33 @@ fn room_runs_out_by_dimension() {
 }
 
 #[test]
+fn a_wish_beyond_every_node_is_not_granted() {
+    let vars = vars();
+    for (ask, why) in [(r#""CPU":9223372036854775807,"MemoryMB":16"#, "cpu"), (r#""CPU":50,"MemoryMB":9223372036854775807"#, "memory")] {
+        let job = job(
+            &r#"{"ID":"j","Datacenters":["dc1"],"TaskGroups":[{"Name":"g","Tasks":[{"Name":"t","Driver":"raw_exec","Resources":{ASK}}]}]}"#
+                .replace("ASK", ask),
+        );
+        let site = site(&vars, WIDE);
+        let mut used = Used::new([].iter(), Some(&job), &site);
+        let refused = used.place(&job, job.group("g").unwrap(), &slot(0), &site, &mut rng()).err();
+        assert_eq!(refused.map(|metric| metric.exhausted).as_deref(), Some(why));
+    }
+}
+
+/// A count may be any number: what is listed is bounded, the rest is counted.
+#[test]
+fn a_huge_count_is_counted() {
+    let huge = job(r#"{"ID":"j","TaskGroups":[{"Name":"g","Count":4000000000,"Tasks":[{"Name":"t"}]}]}"#);
+    let there = allocs(vec![has(1, ClientStatus::Running), has(3_999_999_999, ClientStatus::Running)]);
+    let changes = reconcile(Some(&huge), 0, &there, 3, |_| None);
+    assert_eq!(changes.missing.iter().map(|slot| slot.index).collect::<Vec<_>>(), [0, 2, 3]);
+    assert_eq!(changes.beyond, [("g".to_owned(), 4_000_000_000 - 4 - 1)]);
+    let few = job(r#"{"ID":"j","TaskGroups":[{"Name":"g","Count":3,"Tasks":[{"Name":"t"}]}]}"#);
+    assert_eq!(reconcile(Some(&few), 0, &[], 3, |_| None).beyond, []);
+}
+
+#[test]
 fn a_node_is_filtered_with_its_reason() {
     let vars = vars();
     let site = site(&vars, WIDE);
@@ -212,7 +239,8 @@ fn a_node_is_filtered_with_its_reason() {
 fn distinct_hosts_means_one_here() {
     let vars = vars();
     let site = site(&vars, WIDE);
-    let job = job(&two("service", 2).to_json().unwrap().replacen("\"Constraints\":null", r#""Constraints":[{"Operand":"distinct_hosts"}]"#, 1));
+    let job =
+        job(&two("service", 2).to_json().unwrap().replacen("\"Constraints\":null", r#""Constraints":[{"Operand":"distinct_hosts"}]"#, 1));
     let mut used = Used::new([].iter(), Some(&job), &site);
     let group = job.group("g").unwrap();
     assert!(used.place(&job, group, &slot(0), &site, &mut rng()).is_ok());

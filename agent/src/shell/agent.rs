@@ -47,6 +47,7 @@ use super::sample;
 use super::signals::{Signal, Signals};
 use super::store_thread::{StoreThread, Told};
 use super::timer::WakeTimer;
+use super::tls;
 use crate::config::merge::{self, AGENT_FLAGS, Surroundings};
 use crate::config::{Config, file, flags};
 use crate::core::{Core, Event, Found, Setting};
@@ -254,6 +255,7 @@ async fn serve(
     // The node must know where it can be reached before the core is made, and requests must find the core: sockets first, then both.
     let sampler = sample::sampler(machine, tree.clone(), config.alloc_dir.clone(), pids);
     let files = Rc::new(Files::new(worker.clone(), config.alloc_dir.clone(), sampler));
+    let tls = config.http.tls.as_ref().map(tls::acceptor).transpose().map_err(|why| Refused::new("tls", why))?.map(Rc::new);
     let bound = bind(&config)?;
     let http_addr = bound.first().map(|(_, addr)| *addr);
     let node = node(&config, &facts, board, id, &tree, http_addr);
@@ -290,9 +292,9 @@ async fn serve(
 
     let outside = Outside { clock: Rc::new(KernelClock), rows: Rc::new(CoreRows(shell.clone())), files };
     let limits = Limits::new(&budget);
-    let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside));
+    let server = Server::new(exec.clone(), Http::new(limits, Rc::new(Requests(shell.clone())), outside, &config.http.headers));
     for (listener, _) in bound {
-        server.serve_tcp(listener).map_err(|why| Refused::new("http", why))?;
+        server.serve_tcp(listener, tls.clone()).map_err(|why| Refused::new("http", why))?;
     }
     if let Some(path) = &config.http.unix {
         server.listen_unix(path).map_err(|why| Refused::new(&path.display().to_string(), why))?;
@@ -512,6 +514,7 @@ fn register_jobs(shell: &Rc<Shell>, config: &Config) -> Result<Vec<String>, Refu
 
 fn greet(config: &Config, http: Option<SocketAddr>, id: NodeId, jobs: &[String]) {
     let address = match (http, &config.http.unix) {
+        (Some(addr), _) if config.http.tls.is_some() => format!("https://{addr}"),
         (Some(addr), _) => format!("http://{addr}"),
         (None, Some(path)) => format!("unix://{}", path.display()),
         (None, None) => "nowhere".to_owned(),

@@ -24,6 +24,7 @@ use dunlin_runtime::shim::wire::{Answer, DATAGRAM_BYTES_MAX, Op as Ask, Scope, V
 use dunlin_runtime::shim::{self, Attached};
 use dunlin_runtime::task::machine::News;
 use dunlin_runtime::task::restart::Window;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
@@ -174,11 +175,9 @@ impl Telling<'_> {
     /// The supervisor is gone: its record tells how the task ended, or nobody knows.
     async fn finish(&mut self) {
         let slot = shim::slot(&self.this.runtime_dir, self.duty.inv).ok().flatten();
-        if slot.as_ref().is_some_and(|slot| self.slot(slot, true)) {
-            return;
-        }
-        if let Some(slot) = &slot {
-            // What is left of the task must not run on unseen, and a supervisor that hangs has no say any more.
+        if let Some(slot) = slot.as_ref().filter(|slot| !matches!(slot.phase, Phase::Done | Phase::ExecFailed)) {
+            // What is left of the task must not run on unseen, even where its main process has ended; and a supervisor that hangs has
+            // no say any more.
             if let Some(process) = Process::open(slot.shim_pid, slot.shim_start)
                 && let Err(why) = process.signal(Signal::SIGKILL)
             {
@@ -194,6 +193,9 @@ impl Telling<'_> {
                     }
                 };
             }
+        }
+        if slot.as_ref().is_some_and(|slot| self.slot(slot, true)) {
+            return;
         }
         self.has_ended = true;
         let error = "failed to launch command: the supervisor was lost before the task began".to_owned();
@@ -217,7 +219,9 @@ pub fn running(slot: &Slot) -> News {
 #[must_use]
 pub fn end(slot: &Slot) -> Option<News> {
     if let Some(error) = slot.exec_error() {
-        return Some(News::LaunchFailed { error, is_recoverable: false });
+        // The machine was short of something, or the file was being written: the next attempt may find it otherwise.
+        let is_recoverable = matches!(Errno::from_raw(slot.code), Errno::EAGAIN | Errno::ENOMEM | Errno::ETXTBSY);
+        return Some(News::LaunchFailed { error, is_recoverable });
     }
     slot.ended().map(|ended| News::Exited {
         code: ended.exit_code,
@@ -318,5 +322,9 @@ async fn send(socket: &Async<OwnedFd>, ask: Ask) -> io::Result<()> {
 }
 
 async fn receive(socket: &Async<OwnedFd>, buf: &mut [u8]) -> io::Result<usize> {
-    socket.read_with(|fd| Ok(rustix::io::read(fd, &mut *buf)?)).await
+    match socket.read_with(|fd| Ok(rustix::io::read(fd, &mut *buf)?)).await {
+        // It ended before it read what was asked: its record says the rest, as after any end.
+        Err(why) if why.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+        read => read,
+    }
 }

@@ -24,13 +24,27 @@ use smol::future::{Boxed, FutureExt as _};
 use smol::io::{AsyncRead as _, AsyncWrite as _};
 
 use super::h1::BoxStream;
+use super::tls::{self, Connector};
 use crate::wire::http::Method;
 
 /// Longest time for one attempt to connect.
 pub const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Port of an address without one.
-const PORT: u16 = 80;
+/// Port of an address without one: of `http`, of `https`.
+const PORTS: [u16; 2] = [80, 443];
+
+/// Whom the client of an `https` address trusts and what it shows of itself: paths of PEM files, empty = none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// Authorities; empty = the system's.
+    pub ca: String,
+    /// Our certificate and what leads to its authority.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+    /// The name in the agent's certificate; empty = the host of the address.
+    pub server_name: String,
+}
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +80,11 @@ pub enum ClientError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// What an `https` address needs cannot be used.
+    Trust {
+        /// The cause; names the file.
+        cause: io::Error,
+    },
     /// No answer came.
     Unreachable {
         /// As given.
@@ -81,6 +100,9 @@ impl fmt::Display for ClientError {
             Self::Address { address, why } => {
                 write!(f, "cannot use the address {address:?}: {why}; http://127.0.0.1:4646 or unix:///path would do")
             }
+            Self::Trust { cause } => {
+                write!(f, "cannot use TLS: {cause} (set -ca-cert or NOMAD_CACERT, and -client-cert with -client-key if asked for)")
+            }
             Self::Unreachable { address, cause } => {
                 write!(f, "cannot reach the agent at {address}: {}; is it running? (set -address or NOMAD_ADDR)", Cause(cause))
             }
@@ -94,7 +116,7 @@ impl From<ClientError> for io::Error {
     /// The cause alone, for callers that say themselves which agent did not answer.
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Unreachable { cause, .. } => cause,
+            ClientError::Unreachable { cause, .. } | ClientError::Trust { cause } => cause,
             ClientError::Address { .. } => Self::new(io::ErrorKind::InvalidInput, error.to_string()),
         }
     }
@@ -123,19 +145,31 @@ enum Place {
 }
 
 /// Where the agent is.
-#[derive(Debug)]
 pub struct Client {
     address: String,
     place: Place,
+    /// With the name expected in the agent's certificate.
+    tls: Option<(Connector, String)>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("address", &self.address).field("place", &self.place).finish_non_exhaustive()
+    }
 }
 
 impl Client {
-    /// A client of `http://host:port`, `host:port` or `unix:///path`. Nothing is connected yet.
-    pub fn new(address: &str) -> Result<Self, ClientError> {
-        match parse(address) {
-            Ok(place) => Ok(Self { address: address.to_owned(), place }),
-            Err(why) => Err(ClientError::Address { address: address.to_owned(), why }),
-        }
+    /// A client of `http://host:port`, `https://host:port`, `host:port` or `unix:///path`. Nothing is connected yet.
+    pub fn new(address: &str, trust: &Trust) -> Result<Self, ClientError> {
+        let (place, is_tls) = parse(address).map_err(|why| ClientError::Address { address: address.to_owned(), why })?;
+        let tls = match &place {
+            Place::Tcp { host, .. } if is_tls => {
+                let name = if trust.server_name.is_empty() { host } else { &trust.server_name };
+                Some((tls::connector(trust).map_err(|cause| ClientError::Trust { cause })?, name.clone()))
+            }
+            _ => None,
+        };
+        Ok(Self { address: address.to_owned(), place, tls })
     }
 
     /// Sends `ask` and returns when the head of the answer is there.
@@ -196,7 +230,13 @@ impl Client {
                 let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
                 for addr in (host.as_str(), *port).to_socket_addrs()? {
                     match connect_tcp(addr).await {
-                        Ok(stream) => return Ok(Box::new(stream)),
+                        Ok(stream) => {
+                            let stream: BoxStream = Box::new(stream);
+                            return match &self.tls {
+                                None => Ok(stream),
+                                Some((connector, name)) => connector.connect(name, stream).or(late()).await,
+                            };
+                        }
                         Err(error) => last = error,
                     }
                 }
@@ -217,18 +257,19 @@ async fn late<T>() -> io::Result<T> {
     Err(io::ErrorKind::TimedOut.into())
 }
 
-fn parse(address: &str) -> Result<Place, &'static str> {
+/// The place, and whether it is reached by TLS.
+fn parse(address: &str) -> Result<(Place, bool), &'static str> {
     if let Some(path) = address.strip_prefix("unix://") {
         return if path.starts_with('/') {
-            Ok(Place::Unix(Path::new(path).to_owned()))
+            Ok((Place::Unix(Path::new(path).to_owned()), false))
         } else {
             Err("the path of the socket must be absolute")
         };
     }
-    if address.starts_with("https://") {
-        return Err("https is not built in");
-    }
-    let rest = address.strip_prefix("http://").unwrap_or(address);
+    let (is_tls, rest) = match address.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, address.strip_prefix("http://").unwrap_or(address)),
+    };
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains("://") {
         return Err("the scheme is not known");
@@ -241,8 +282,8 @@ fn parse(address: &str) -> Result<Place, &'static str> {
         Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or("a port must follow the host")?)),
         None => rest.split_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
     };
-    let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| "the port must be a number up to 65535"))?;
-    if host.is_empty() { Err("the host is missing") } else { Ok(Place::Tcp { host: host.to_owned(), port }) }
+    let port = port.map_or(Ok(PORTS[usize::from(is_tls)]), |port| port.parse().map_err(|_| "the port must be a number up to 65535"))?;
+    if host.is_empty() { Err("the host is missing") } else { Ok((Place::Tcp { host: host.to_owned(), port }, is_tls)) }
 }
 
 /// The body of an answer, read as it arrives. Dropping it closes the connection.

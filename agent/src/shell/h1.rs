@@ -9,6 +9,7 @@
 //! is the place to hand them on. Source: decisions 2, 30, 33; `spec/dependencies.md` 3.1, 3.4; `spec/http-api.md` 1.1, 1.2, 10.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
@@ -22,7 +23,7 @@ use std::time::Duration;
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::{Clock, Mono};
 use hyper::body::{Body as _, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, VARY};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE, VARY};
 use hyper::http::request;
 use hyper::rt::ReadBufCursor;
 use hyper::{Response, StatusCode};
@@ -140,6 +141,8 @@ pub struct Http {
     pub handler: Rc<dyn Handler>,
     /// What bodies need.
     pub outside: Outside,
+    /// On every answer, unless the handler sets them (`http_api_response_headers`).
+    headers: HeaderMap,
     /// Bytes of bodies being collected.
     bodies_n: Cell<usize>,
     /// One read buffer for all: it is empty again at the end of each read.
@@ -158,8 +161,9 @@ impl fmt::Debug for Http {
 impl Http {
     /// A server's shared part.
     #[must_use]
-    pub fn new(limits: Limits, handler: Rc<dyn Handler>, outside: Outside) -> Rc<Self> {
-        Rc::new(Self { limits, handler, outside, bodies_n: Cell::new(0), scratch: RefCell::new(vec![0; READ_BYTES]) })
+    pub fn new(limits: Limits, handler: Rc<dyn Handler>, outside: Outside, headers: &BTreeMap<String, String>) -> Rc<Self> {
+        let headers = fixed_headers(headers);
+        Rc::new(Self { limits, handler, outside, headers, bodies_n: Cell::new(0), scratch: RefCell::new(vec![0; READ_BYTES]) })
     }
 
     /// Bytes that bodies being collected have taken of `bodies_bytes_max`.
@@ -429,7 +433,7 @@ pub async fn serve_connection(http: Rc<Http>, stream: BoxStream, watch: Rc<Watch
     if watch.is_line_too_long.get() && write_all(&mut io, &raw_reply("414 URI Too Long", "request line too long")).await.is_err() {
         return;
     }
-    io.stream.finish();
+    close(&mut io).await;
     if watch.is_refused.get() || watch.is_line_too_long.get() || is_parse_error {
         // Closing with unread bytes resets the connection, and the client might never read why.
         linger(&mut io).await;
@@ -442,7 +446,7 @@ pub(super) async fn refuse(http: Rc<Http>, stream: BoxStream, reply: &[u8], is_l
     watch.enter(Phase::Closing);
     let mut io = Io { stream, http, watch };
     if write_all(&mut io, reply).await.is_ok() {
-        io.stream.finish();
+        close(&mut io).await;
         if is_lingering {
             linger(&mut io).await;
         }
@@ -465,6 +469,17 @@ async fn write_all(io: &mut Io, mut bytes: &[u8]) -> io::Result<()> {
         Poll::Ready(Ok(()))
     })
     .await
+}
+
+/// Says goodbye: within TLS by a record of its own, then by the end of the stream.
+async fn close(io: &mut Io) {
+    poll_fn(|cx| {
+        let closed = Pin::new(&mut *io.stream).poll_close(cx);
+        // A client that is gone needs no goodbye, and one that is too slow gets none.
+        if closed.is_ready() { Poll::Ready(()) } else { io.watch.poll_late(cx) }
+    })
+    .await;
+    io.stream.finish();
 }
 
 /// Reads and forgets until the client ends, for at most [`Limits::linger`].
@@ -531,7 +546,7 @@ async fn answer(http: Rc<Http>, watch: Rc<Watch>, req: hyper::Request<Incoming>)
     let (reply_head, body) = pump::open(answered, &http.outside).await;
     log::debug!("request: method={} path={} status={}", head.method, head.uri.path(), reply_head.status);
     let mut response = Response::new(Sending { body, watch });
-    fill_head(&mut response, reply_head);
+    fill_head(&mut response, reply_head, &http.headers);
     if is_refused {
         // The rest of the body stays unread, so the connection cannot go on.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -615,14 +630,33 @@ fn bearer(authorization: &str) -> &str {
     }
 }
 
+/// Headers of the configuration as hyper's. Those that say where an answer ends are the server's alone.
+fn fixed_headers(wanted: &BTreeMap<String, String>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in wanted {
+        match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(value)) if ![CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE].contains(&name) => {
+                headers.insert(name, value);
+            }
+            _ => log::warn!("http_api_response_headers: {name} is not set on answers"),
+        }
+    }
+    headers
+}
+
 /// Status and headers; `Vary: Accept-Encoding` always, although nothing is ever compressed (decision 30).
-fn fill_head(response: &mut Response<Sending>, head: Head) {
+fn fill_head(response: &mut Response<Sending>, head: Head, fixed: &HeaderMap) {
     *response.status_mut() = StatusCode::from_u16(head.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers: &mut HeaderMap = response.headers_mut();
+    headers.clone_from(fixed);
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     for (name, value) in head.headers {
         match (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_maybe_shared(value)) {
             (Ok(name), Ok(value)) => {
+                // The handler's own wins; what it says twice it says twice.
+                if fixed.contains_key(&name) && headers.get(&name) == fixed.get(&name) {
+                    headers.remove(&name);
+                }
                 headers.append(name, value);
             }
             _ => log::error!("a header cannot be sent: name={name}"),

@@ -17,6 +17,8 @@ pub mod sample;
 pub mod signals;
 pub mod store_thread;
 pub mod timer;
+#[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
+pub mod tls;
 
 #[cfg(test)]
 mod rig;

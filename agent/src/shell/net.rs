@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use dunlin_hal::clock::Mono;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
+use smol::future::FutureExt as _;
 use smol::{Async, Task};
 
 use super::executor::Executor;
 use super::h1::{self, BoxStream, Http, Limits, Watch};
+use super::tls::Acceptor;
 
 /// What a client beyond its share is told.
 const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nContent-Length: 81\r\nConnection: close\r\n\r\n\
@@ -81,13 +83,13 @@ impl Server {
         let context = |error: io::Error| io::Error::new(error.kind(), format!("listen on {addr}: {error}"));
         let listener = TcpListener::bind(addr).map_err(context)?;
         let bound = listener.local_addr().map_err(context)?;
-        self.serve_tcp(listener).map_err(context)?;
+        self.serve_tcp(listener, None).map_err(context)?;
         Ok(bound)
     }
 
-    /// Serves a TCP socket that listens already.
-    pub fn serve_tcp(&self, listener: TcpListener) -> io::Result<()> {
-        self.accept_on(Listener::Tcp(Async::new(listener)?));
+    /// Serves a TCP socket that listens already, over TLS if there is an acceptor.
+    pub fn serve_tcp(&self, listener: TcpListener, tls: Option<Rc<Acceptor>>) -> io::Result<()> {
+        self.accept_on(Listener::Tcp(Async::new(listener)?), tls);
         Ok(())
     }
 
@@ -96,7 +98,7 @@ impl Server {
         let context = |error: io::Error| io::Error::new(error.kind(), format!("listen on unix://{}: {error}", path.display()));
         let listener = bind_unix(path).and_then(Async::new).map_err(context)?;
         self.sockets.borrow_mut().push(path.to_owned());
-        self.accept_on(Listener::Unix(listener));
+        self.accept_on(Listener::Unix(listener), None);
         Ok(())
     }
 
@@ -106,8 +108,8 @@ impl Server {
         self.shared.conns.borrow().len()
     }
 
-    fn accept_on(&self, listener: Listener) {
-        let task = self.shared.exec.spawn(accept_all(self.shared.clone(), listener));
+    fn accept_on(&self, listener: Listener, tls: Option<Rc<Acceptor>>) {
+        let task = self.shared.exec.spawn(accept_all(self.shared.clone(), listener, tls));
         self.listening.borrow_mut().push(task);
     }
 }
@@ -178,13 +180,13 @@ fn tune(stream: &Async<TcpStream>, limits: &Limits) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept_all(shared: Rc<Shared>, listener: Listener) {
+async fn accept_all(shared: Rc<Shared>, listener: Listener, tls: Option<Rc<Acceptor>>) {
     let mut is_failing = false;
     loop {
         match listener.accept(&shared.http.limits).await {
             Ok((stream, client)) => {
                 is_failing = false;
-                shared.admit(stream, client);
+                shared.admit(stream, client, tls.clone());
                 // A flood of connections must not keep the others from their turn.
                 smol::future::yield_now().await;
             }
@@ -203,17 +205,27 @@ async fn accept_all(shared: Rc<Shared>, listener: Listener) {
 }
 
 impl Shared {
-    fn admit(self: &Rc<Self>, stream: BoxStream, client: Option<IpAddr>) {
+    fn admit(self: &Rc<Self>, stream: BoxStream, client: Option<IpAddr>, tls: Option<Rc<Acceptor>>) {
         if !self.make_room(client) {
-            return self.refuse(stream);
+            // Within TLS the refusal would cost a handshake, which is what a flood wants.
+            return if tls.is_none() {
+                self.refuse(stream)
+            };
         }
         let id = self.next_id.get();
         self.next_id.set(id.wrapping_add(1));
         let watch = Watch::new(self.http.limits, self.http.outside.clock.clone());
-        let serve = h1::serve_connection(self.http.clone(), stream, watch.clone());
+        let (http, serve_watch) = (self.http.clone(), watch.clone());
         let weak: Weak<Self> = Rc::downgrade(self);
         let task = self.exec.spawn(async move {
-            serve.await;
+            let greeted = match tls {
+                None => Ok(stream),
+                Some(tls) => tls.accept(stream).or(late(http.limits.first_byte)).await,
+            };
+            match greeted {
+                Ok(stream) => h1::serve_connection(http, stream, serve_watch).await,
+                Err(why) => log::debug!("no TLS handshake: error={why}"),
+            }
             if let Some(shared) = weak.upgrade() {
                 shared.ended(id);
             }
@@ -255,6 +267,12 @@ impl Shared {
         };
         self.exec.spawn(refuse).detach();
     }
+}
+
+/// The end of a handshake that takes too long.
+async fn late<T>(after: Duration) -> io::Result<T> {
+    smol::Timer::after(after).await;
+    Err(io::ErrorKind::TimedOut.into())
 }
 
 /// Closes the connection among `which` that has been of no use for the longest. False = all are in use.

@@ -331,7 +331,11 @@ pub async fn open(answer: Answer, outside: &Outside) -> (Head, Outgoing) {
     match body {
         Body::Full(bytes) => (head, Outgoing::full(bytes)),
         Body::Rows(rows) => open_rows(head, rows, lease, outside).await,
-        Body::Machine(machine) => open_machine(machine, lease, outside).await,
+        Body::Machine(machine) => {
+            let (mut own, body) = open_machine(machine, lease, outside).await;
+            own.headers.extend(head.headers);
+            (own, body)
+        }
     }
 }
 

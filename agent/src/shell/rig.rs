@@ -1,10 +1,10 @@
 //! A server on loopback for the tests of this folder: real sockets, a scripted handler, and a channel that tells what happened.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::rc::{Rc, Weak};
@@ -21,8 +21,10 @@ use super::executor::Executor;
 use super::h1::{Handler, Http, Limits};
 use super::net::Server;
 use super::pump::{Answer, Done, Files, Outside, RowSource, lease};
+use super::tls::{self, Acceptor};
 use crate::api::body::{Body, Fact, FileError, Machine, Reply, Rows, Step, Work};
 use crate::api::error::ApiError;
+use crate::config::TlsFiles;
 use crate::store::view::View;
 use crate::wire::http::{Head, Request, TEXT};
 use dunlin_runtime::id::AllocId;
@@ -74,10 +76,19 @@ pub struct Rig {
 
 impl Rig {
     pub fn start(limits: Limits) -> Self {
-        Self::with_socket(limits, None)
+        Self::of(limits, None, None)
     }
 
     pub fn with_socket(limits: Limits, path: Option<PathBuf>) -> Self {
+        Self::of(limits, path, None)
+    }
+
+    #[cfg(feature = "tls")]
+    pub fn with_tls(limits: Limits, files: &TlsFiles) -> Self {
+        Self::of(limits, None, Some(tls::acceptor(files).unwrap()))
+    }
+
+    fn of(limits: Limits, path: Option<PathBuf>, tls: Option<Acceptor>) -> Self {
         let (tell, told) = channel();
         let (stop, stopped) = async_channel::bounded(1);
         let (up, addr) = channel();
@@ -86,13 +97,20 @@ impl Rig {
             let outside =
                 Outside { clock: Rc::new(TestClock(Instant::now())), rows: Rc::new(Numbers(tell.clone())), files: Rc::new(NoFiles) };
             let script = Rc::new(Script { tell, http: OnceCell::new() });
-            let http = Http::new(limits, script.clone(), outside);
+            let http = Http::new(limits, script.clone(), outside, &BTreeMap::new());
             let _ = script.http.set(Rc::downgrade(&http));
             let server = Server::new(exec.clone(), http);
             if let Some(path) = path {
                 server.listen_unix(&path).unwrap();
             }
-            up.send(server.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+            match tls {
+                None => up.send(server.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap(),
+                Some(tls) => {
+                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                    up.send(listener.local_addr().unwrap()).unwrap();
+                    server.serve_tcp(listener, Some(Rc::new(tls))).unwrap();
+                }
+            }
             exec.run(async {
                 let _ = stopped.recv().await;
                 drop(server);
@@ -137,7 +155,7 @@ impl Drop for Rig {
 pub fn idle_http() -> Rc<Http> {
     let (tell, _) = channel();
     let outside = Outside { clock: Rc::new(TestClock(Instant::now())), rows: Rc::new(Numbers(tell.clone())), files: Rc::new(NoFiles) };
-    Http::new(limits(), Rc::new(Script { tell, http: OnceCell::new() }), outside)
+    Http::new(limits(), Rc::new(Script { tell, http: OnceCell::new() }), outside, &BTreeMap::new())
 }
 
 /// A raw client.

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_runtime::event::ClientStatus;
 use dunlin_runtime::id::AllocId;
@@ -90,6 +91,30 @@ impl core::fmt::Display for StoreError {
     }
 }
 
+/// How many commits for soft rows alone the card is asked for: a bucket of tokens.
+#[derive(Clone, Copy, Debug, Default)]
+struct Allowance {
+    spent_n: u32,
+    /// When the bucket was last looked at.
+    at: Mono,
+}
+
+impl Allowance {
+    fn ready_at(&self, budget: &Budget) -> Mono {
+        if self.spent_n < budget.soft_commits_burst { Mono(0) } else { self.at.after_ms(budget.soft_commit_refill_ms) }
+    }
+
+    fn spend(&mut self, now: Mono, budget: &Budget) {
+        let passed_ms = u64::try_from(now.since(self.at).as_millis()).unwrap_or(u64::MAX);
+        let refilled = passed_ms / budget.soft_commit_refill_ms.max(1);
+        if refilled > 0 || self.spent_n == 0 {
+            self.spent_n = self.spent_n.saturating_sub(u32::try_from(refilled).unwrap_or(u32::MAX));
+            self.at = now;
+        }
+        self.spent_n = self.spent_n.saturating_add(1);
+    }
+}
+
 struct Held {
     seq: Option<Seq>,
     value: Option<Vec<u8>>,
@@ -105,6 +130,7 @@ pub struct Store {
     held: BTreeMap<Vec<u8>, Held>,
     soft_n: usize,
     soft_since: Option<Mono>,
+    allowance: Allowance,
     next_seq: Seq,
     touched: Vec<AllocId>,
     is_meta_touched: bool,
@@ -125,6 +151,7 @@ impl Store {
             held: BTreeMap::new(),
             soft_n: 0,
             soft_since: None,
+            allowance: Allowance::default(),
             next_seq: Seq(1),
             touched: Vec::new(),
             is_meta_touched: false,
@@ -351,11 +378,20 @@ impl Store {
         }
     }
 
-    /// When soft rows must be committed at the latest; `None` = there are none.
+    /// When soft rows are to be committed; `None` = there are none. A burst of such commits is followed by longer waits.
     #[must_use]
-    pub fn soft_due(&self, budget: &dunlin_hal::budget::Budget) -> Option<Mono> {
+    pub fn soft_due(&self, budget: &Budget) -> Option<Mono> {
         let since = self.soft_since?;
-        if self.soft_n >= budget.soft_rows_max { Some(since) } else { Some(since.after_ms(budget.soft_age_max_ms)) }
+        if self.soft_n >= budget.soft_rows_max {
+            return Some(since);
+        }
+        Some(since.after_ms(budget.soft_age_max_ms).max(self.allowance.ready_at(budget)))
+    }
+
+    /// Closes the soft rows as a batch of their own: a commit for their sake only.
+    pub fn flush_soft(&mut self, now: Now, budget: &Budget) -> Option<Batch> {
+        self.allowance.spend(now.mono, budget);
+        self.seal(now)
     }
 
     /// The store thread has made everything up to `seq` durable.

@@ -50,7 +50,10 @@ fn alloc(n: u8) -> Allocation {
                 finished_at: Wall(7),
                 events: vec![
                     TaskEvent { at: Wall(8), kind: EventKind::Received },
-                    TaskEvent { at: Wall(9), kind: EventKind::Terminated { exit_code: 139, signal: 11, oom_killed: true, message: "m".to_owned() } },
+                    TaskEvent {
+                        at: Wall(9),
+                        kind: EventKind::Terminated { exit_code: 139, signal: 11, oom_killed: true, message: "m".to_owned() },
+                    },
                 ],
             },
             memo: TaskMemo { consumed: Inv(10), window: Window { count: 11, start: Mono(12) } },
@@ -63,7 +66,14 @@ fn alloc(n: u8) -> Allocation {
             network_ip: "127.0.0.1".to_owned(),
             network_mbits: 100,
         },
-        metric: Metric { is_in_datacenter: true, filtered: "f".to_owned(), exhausted: "e".to_owned(), took_ns: 13, coalesced_n: 14, score_millionths: 15 },
+        metric: Metric {
+            is_in_datacenter: true,
+            filtered: "f".to_owned(),
+            exhausted: "e".to_owned(),
+            took_ns: 13,
+            coalesced_n: 14,
+            score_millionths: 15,
+        },
         previous: AllocId([16; 16]),
         next: AllocId([17; 16]),
         followup_eval: EvalId([18; 16]),
@@ -113,7 +123,15 @@ fn job_row() -> JobRow {
         job_modify_index: 4,
         summary_modify_index: 5,
         had_eval: true,
-        summary: vec![GroupSummary { group: "sense".to_owned(), queued_n: 1, starting_n: 2, running_n: 3, complete_n: 4, failed_n: 5, lost_n: 6 }],
+        summary: vec![GroupSummary {
+            group: "sense".to_owned(),
+            queued_n: 1,
+            starting_n: 2,
+            running_n: 3,
+            complete_n: 4,
+            failed_n: 5,
+            lost_n: 6,
+        }],
         stub: JobStub {
             name: "telemetry".to_owned(),
             kind: JobKind::Sysbatch,
@@ -128,7 +146,14 @@ fn job_row() -> JobRow {
 }
 
 fn job_version() -> JobVersion {
-    JobVersion { version: 1, is_stable: true, is_stopped: true, job_modify_index: 2, submit_at: Wall(3), spec: "{\"ID\":\"telemetry\"}".to_owned() }
+    JobVersion {
+        version: 1,
+        is_stable: true,
+        is_stopped: true,
+        job_modify_index: 2,
+        submit_at: Wall(3),
+        spec: "{\"ID\":\"telemetry\"}".to_owned(),
+    }
 }
 
 fn node_row() -> NodeRow {
@@ -240,6 +265,26 @@ fn soft_rows_have_a_deadline_by_age_and_number() {
 }
 
 #[test]
+fn a_crashing_task_does_not_wear_out_the_card() {
+    let (mut store, _writer) = memory();
+    let budget = dunlin_hal::budget::SMALL_64;
+    let mut at_ms = 1_000;
+    let mut commits_n = 0;
+    while at_ms < 24 * 3_600_000 {
+        store.put_alloc(&alloc(1));
+        store.seal_soft(now(at_ms));
+        at_ms = at_ms.max(store.soft_due(&budget).unwrap().0 / 1_000_000);
+        assert!(store.flush_soft(now(at_ms), &budget).is_some());
+        commits_n += 1;
+    }
+    assert!((1_500..=2_000).contains(&commits_n), "{commits_n}");
+    // After a quiet hour it is as quick as on the first day.
+    store.put_alloc(&alloc(1));
+    store.seal_soft(now(at_ms + 3_600_000));
+    assert_eq!(store.soft_due(&budget), Some(now(at_ms + 3_600_000 + budget.soft_age_max_ms).mono));
+}
+
+#[test]
 fn an_aborted_batch_leaves_no_trace_but_used_indexes() {
     let (mut store, _writer) = memory();
     let before = store.next_index();
@@ -313,8 +358,11 @@ fn scans_agree_with_a_plain_map() {
         let n = usize::try_from(1 + rng.below(10)).unwrap();
         let view = store.view();
         let mine = view.scan_after(b"x", Some(&after), n).unwrap();
-        let want: view::Found =
-            model.range::<[u8], _>((Bound::Excluded(after.as_slice()), Bound::Unbounded)).take(n).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let want: view::Found = model
+            .range::<[u8], _>((Bound::Excluded(after.as_slice()), Bound::Unbounded))
+            .take(n)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
         assert_eq!(mine, want, "round {round}");
         let mine = view.scan_before(b"x", Some(&after), n).unwrap();
         let want: view::Found = model.range(..after).rev().take(n).map(|(key, value)| (key.clone(), value.clone())).collect();

@@ -302,6 +302,13 @@ impl Alloc {
         if missed.is_empty() { Ok(()) } else { Err(Refusal::NotSignaled { tasks: missed }) }
     }
 
+    /// The invocations of these tasks that are ending because a restart was asked for.
+    #[must_use]
+    pub fn restarting(&self, ask: RestartAsk<'_>) -> Vec<Inv> {
+        let is_asked = |name: &str| !matches!(ask, RestartAsk::One(one) if one != name);
+        self.spec.tasks.iter().zip(&self.tasks).filter(|(spec, _)| is_asked(&spec.name)).filter_map(|(_, task)| task.restarting()).collect()
+    }
+
     /// What it runs.
     #[must_use]
     pub fn spec(&self) -> &AllocSpec {

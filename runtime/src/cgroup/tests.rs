@@ -1,3 +1,5 @@
+//! Mount tables, plans, parsed figures, and a v2 tree made of plain files.
+
 use std::collections::BTreeMap;
 
 use super::stats::{Cpu, Memory, Sample, cpu_v1, cpu_v2, memory_v1, memory_v2, percent, value_of};

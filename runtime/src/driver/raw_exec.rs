@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -102,7 +103,9 @@ fn look_up(task: &Path, command: &str, path: &OsStr) -> Option<Found> {
     if command.is_empty() || command.contains('/') {
         return None;
     }
-    std::env::split_paths(path)
+    path.as_bytes()
+        .split(|&byte| byte == b':')
+        .map(|folder| Path::new(OsStr::from_bytes(folder)))
         .filter(|folder| folder.is_absolute())
         .map(|folder| folder.join(command))
         .find(|file| is_executable(file))

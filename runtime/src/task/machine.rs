@@ -193,6 +193,15 @@ pub struct Task {
 }
 
 impl Task {
+    /// The invocation that is ending so that another may follow; `None` = there is none, or it has ended.
+    #[must_use]
+    pub fn restarting(&self) -> Option<Inv> {
+        match (self.life, self.want) {
+            (Life::Running { inv }, Want::Restart) => Some(inv),
+            _ => None,
+        }
+    }
+
     /// A task nobody has started.
     #[must_use]
     pub fn new() -> Self {

@@ -5,10 +5,10 @@ mod lost;
 mod rig;
 mod stop;
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
-use std::{fs, io};
 
 use dunlin_hal::clock::Mono;
 use dunlin_runtime::cgroup::Mode;
@@ -21,6 +21,7 @@ use dunlin_runtime::shim::spec::Spec;
 use dunlin_runtime::shim::wire::{Answer, Op, Scope};
 use dunlin_runtime::shim::{self, Fate, Found};
 use dunlin_runtime::spec::{LogPolicy, Resources};
+use dunlin_tests::{figure, real, skip};
 use rig::{DEADLINE, Groups, Rig, Task, field};
 
 #[test]
@@ -350,12 +351,14 @@ fn the_runtime_folder_may_lie_deep() {
 
 /// Private memory of a shim, the product's figure: held to its budget where the product is at hand (`DUNLIN_BIN`, decisions 22, 23).
 #[test]
-fn private_memory() -> io::Result<()> {
+fn private_memory() {
+    if !real::is_static(real::binary()) {
+        skip!("{} is not the static build that figures are about", real::binary().display());
+    }
     // Two of them: what they share must not count as private.
     let mut rigs = [Rig::new(Groups::Real), Rig::new(Groups::Real)];
-    let product = std::env::var_os("DUNLIN_BIN");
-    for (rig, exe) in rigs.iter_mut().zip(product.iter().cycle()) {
-        rig.host.shim_exe = exe.into();
+    for rig in &mut rigs {
+        rig.host.shim_exe = real::binary().into();
     }
     let mut running = Vec::new();
     for rig in &rigs {
@@ -366,15 +369,14 @@ fn private_memory() -> io::Result<()> {
     for (task, _) in &mut running {
         task.wait(Phase::Running);
         assert_eq!(task.ask(Op::Ping), Some(Answer::Ok));
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", task.slot.shim_pid))?;
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", task.slot.shim_pid)).expect("a process");
         let kb = |name: &str| field(&rollup.replace(':', " "), name).trim_end_matches(" kB").trim().parse::<u64>().expect("a number");
         let private_kb = kb("Private_Dirty") + kb("Private_Clean");
-        println!("shim: {private_kb} KiB private, {} KiB PSS", kb("Pss"));
-        assert!(product.is_none() || private_kb <= 64, "{rollup}");
+        figure!("shim: {private_kb} KiB private, {} KiB PSS", kb("Pss"));
+        assert!(private_kb <= 64, "{rollup}");
     }
     for (task, gate) in &mut running {
         gate.open();
         task.wait(Phase::Done);
     }
-    Ok(())
 }

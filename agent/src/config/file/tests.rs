@@ -1,10 +1,10 @@
 //! Rows for files: what a key does, what is told about a wrong one, and the ways Nomad lets the same thing be written.
 
 use super::*;
-use crate::config::Config;
 use crate::config::flags::Parsed;
 use crate::config::keys::ROWS;
 use crate::config::merge::{Surroundings, draft};
+use crate::config::{Config, TlsFiles};
 
 fn around() -> Surroundings {
     Surroundings { hostname: "edge-7".into(), is_root: true, ..Surroundings::default() }
@@ -72,6 +72,7 @@ fn what_keys_do() {
     });
     check(r#"{"client": {"servers": ["a:4647"], "server_join": {"retry_join": ["b"], "start_join": ["c"]}}}"#, |config| {
         config.servers = ["b", "c", "a:4647"].map(str::to_owned).into();
+        config.warnings = vec!["this version does not join servers yet; b, c, a:4647 will not hear of this node".to_owned()];
     });
     check(r#"{"http_api_response_headers": {"X-A": "b"}, "limits": {"http_max_conns_per_client": 0}}"#, |config| {
         config.http.headers = [("X-A".into(), "b".into())].into();
@@ -218,11 +219,11 @@ fn keys_without_meaning_are_named_in_one_warning() {
         "server": {"enabled": false, "bootstrap_expect": 3}, "consul": {"address": "127.0.0.1:8500"}, "vault": [{"enabled": true}],
         "telemetry": {"prometheus_metrics": true}, "ui": {"label": {"text": "x"}}, "autopilot": {"min_quorum": 3}, "leave_on_interrupt": true,
         "plugin": {"docker": {"config": {"allow_privileged": true}}}, "ports": {"rpc": 4647}, "acl": {"enabled": false, "token_ttl": "30s"},
-        "tls": {"http": false, "ca_file": "/ca"}
+        "tls": {"http": false, "ca_file": "/ca", "rpc": true}
     }"#;
     let want = "settings of Nomad that have no meaning here and are ignored: acl.token_ttl, autopilot, client.chroot_env, \
         client.host_volume, client.options.driver.docker.volumes, client.template, consul, leave_on_interrupt, plugin.docker, ports.rpc, \
-        server, telemetry, tls.ca_file, ui, vault";
+        server, telemetry, tls.rpc, ui, vault";
     check(text, |config| config.warnings = vec![want.to_owned()]);
     // The same twice is named once.
     assert_eq!(load(&[text, text]).unwrap().warnings, [want]);
@@ -233,14 +234,38 @@ fn protection_is_not_silently_left_out() {
     let local = load(&[r#"{"acl": {"enabled": true}}"#]).unwrap();
     assert_eq!(local.warnings, ["1.json: acl.enabled is not enforced by this version; HTTP listens on this machine only"]);
     check_error(
-        r#"{"tls": {"http": true}, "bind_addr": "0.0.0.0"}"#,
-        "1.json: tls.http: this version cannot give that protection, so it does not listen on 0.0.0.0:4646; \
+        r#"{"acl": {"enabled": true}, "bind_addr": "0.0.0.0"}"#,
+        "1.json: acl.enabled: this version cannot give that protection, so it does not listen on 0.0.0.0:4646; \
          listen on 127.0.0.1 or a Unix socket, or take the key out",
     );
     // A later file takes the wish back; being open is then told at every start.
-    let open = load(&[r#"{"tls": {"http": true}, "bind_addr": "0.0.0.0"}"#, r#"{"tls": {"http": false}}"#]).unwrap();
+    let open = load(&[r#"{"acl": {"enabled": true}, "bind_addr": "0.0.0.0"}"#, r#"{"acl": {"enabled": false}}"#]).unwrap();
     assert_eq!(open.warnings.len(), 1);
     assert!(open.warnings[0].starts_with("HTTP listens on 0.0.0.0:4646 without access control"));
+}
+
+#[test]
+fn tls() {
+    let files = r#"{"bind_addr": "0.0.0.0", "tls": {"http": true, "cert_file": "a.pem", "key_file": "/k.pem", "ca_file": "/ca.pem"}}"#;
+    let http = load(&[files]).unwrap().http;
+    assert_eq!(http.tls, Some(TlsFiles { cert: "a.pem".into(), key: "/k.pem".into(), client_ca: None }));
+    // Encrypted is not yet protected; client certificates are.
+    assert_eq!(load(&[files]).unwrap().warnings.len(), 1);
+    let verified = load(&[files, r#"{"tls": {"verify_https_client": true}}"#]).unwrap();
+    assert_eq!(verified.http.tls.unwrap().client_ca, Some("/ca.pem".into()));
+    assert_eq!(verified.warnings, [""; 0]);
+    // Files alone mean nothing; a wish without files is a fault.
+    assert_eq!(load(&[files, r#"{"tls": {"http": false}}"#]).unwrap().http.tls, None);
+    for (text, want) in [
+        (r#"{"tls": {"http": true, "cert_file": "/c"}}"#, "tls.key_file: found nothing, expected a PEM file, as tls.http is true"),
+        (r#"{"tls": {"http": true, "key_file": "/k"}}"#, "tls.cert_file: found nothing, expected a PEM file, as tls.http is true"),
+        (
+            r#"{"tls": {"http": true, "cert_file": "/c", "key_file": "/k", "verify_https_client": true}}"#,
+            "tls.ca_file: found nothing, expected a PEM file, as tls.verify_https_client is true",
+        ),
+    ] {
+        check_error(text, &format!("configuration: {want}"));
+    }
 }
 
 #[test]

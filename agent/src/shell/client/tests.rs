@@ -9,8 +9,8 @@ use super::*;
 fn check_address(address: &str, want: Result<(&str, u16), &str>) {
     let got = parse(address);
     let want = want.map(|(host, port)| match port {
-        0 => Place::Unix(host.into()),
-        port => Place::Tcp { host: host.to_owned(), port },
+        0 => (Place::Unix(host.into()), false),
+        port => (Place::Tcp { host: host.to_owned(), port }, address.starts_with("https")),
     });
     assert_eq!(got, want, "{address}");
 }
@@ -25,7 +25,8 @@ fn addresses() {
     check_address("http://host", Ok(("host", 80)));
     check_address("unix:///run/dunlin/api.sock", Ok(("/run/dunlin/api.sock", 0)));
     check_address("unix://relative", Err("the path of the socket must be absolute"));
-    check_address("https://host:4646", Err("https is not built in"));
+    check_address("https://host:4646", Ok(("host", 4646)));
+    check_address("https://[::1]", Ok(("::1", 443)));
     check_address("ftp://host:4646", Err("the scheme is not known"));
     check_address("http://host:4646/v1", Err("it must be a host and a port only"));
     check_address("http://user@host:1", Err("it must be a host and a port only"));
@@ -33,10 +34,10 @@ fn addresses() {
     check_address("http://[::1]4646", Err("a port must follow the host"));
     check_address("http://:4646", Err("the host is missing"));
     check_address("", Err("the host is missing"));
-    let error = Client::new("https://x").unwrap_err();
+    let error = Client::new("ftp://x", &Trust::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "cannot use the address \"https://x\": https is not built in; http://127.0.0.1:4646 or unix:///path would do"
+        "cannot use the address \"ftp://x\": the scheme is not known; http://127.0.0.1:4646 or unix:///path would do"
     );
 }
 
@@ -55,7 +56,7 @@ fn text(exchange: Exchange) -> String {
 #[test]
 fn asks_and_reads() {
     let rig = Rig::start(limits());
-    let client = Client::new(&format!("http://{}", rig.addr)).unwrap();
+    let client = Client::new(&format!("http://{}", rig.addr), &Trust::default()).unwrap();
     let got = client.exchange(&get("/hello")).unwrap();
     assert_eq!(got.status, 200);
     assert!(got.headers.contains(&("vary".to_owned(), "Accept-Encoding".to_owned())));
@@ -78,7 +79,7 @@ fn asks_and_reads() {
 #[test]
 fn reads_a_stream_as_it_comes_and_leaves_when_it_likes() {
     let rig = Rig::start(limits());
-    let client = Client::new(&rig.addr.to_string()).unwrap();
+    let client = Client::new(&rig.addr.to_string(), &Trust::default()).unwrap();
     let mut got = client.exchange(&get("/quiet")).unwrap();
     let mut first = [0; 5];
     got.body.read_exact(&mut first).unwrap();
@@ -96,9 +97,9 @@ fn speaks_over_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("dunlin-client-{}.sock", std::process::id()));
     let rig = Rig::with_socket(limits(), Some(path.clone()));
     let address = format!("unix://{}", path.display());
-    assert_eq!(text(Client::new(&address).unwrap().exchange(&get("/hello")).unwrap()), "hello");
+    assert_eq!(text(Client::new(&address, &Trust::default()).unwrap().exchange(&get("/hello")).unwrap()), "hello");
     drop(rig);
-    let error = Client::new(&address).unwrap().exchange(&get("/hello")).unwrap_err();
+    let error = Client::new(&address, &Trust::default()).unwrap().exchange(&get("/hello")).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!("cannot reach the agent at {address}: no such file; is it running? (set -address or NOMAD_ADDR)")
@@ -110,7 +111,7 @@ fn an_agent_that_is_not_there_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = Client::new(&address).unwrap().exchange(&get("/hello")).unwrap_err();
+    let error = Client::new(&address, &Trust::default()).unwrap().exchange(&get("/hello")).unwrap_err();
     let want = format!("cannot reach the agent at {address}: connection refused; is it running? (set -address or NOMAD_ADDR)");
     assert_eq!(error.to_string(), want);
     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::ConnectionRefused);
@@ -132,7 +133,7 @@ fn check_answer(raw: &'static str, status: Option<u16>, body: Option<&str>) {
         stream.write_all(raw.as_bytes()).unwrap();
         String::from_utf8(seen).unwrap()
     });
-    let got = Client::new(&address).unwrap().exchange(&get("/x"));
+    let got = Client::new(&address, &Trust::default()).unwrap().exchange(&get("/x"));
     let asked = server.join().unwrap();
     assert!(asked.to_lowercase().contains(&format!("host: {address}\r\n")), "{asked}");
     assert_eq!(got.as_ref().ok().map(|got| got.status), status, "{raw:?}: {got:?}");

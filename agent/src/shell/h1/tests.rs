@@ -130,7 +130,7 @@ fn a_stream_without_a_line_feed_costs_no_memory() {
     let rig = Rig::start(limits());
     let resident_kb = || -> usize {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
     for prefix in ["", "GET /hello HTTP/1.1\r\nX: ", "PUT /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;"] {

@@ -1,3 +1,5 @@
+//! Layout and modes, planted links, templates, removal of hostile trees. Some rows need root (mounts, owners).
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
