@@ -167,7 +167,8 @@ fn read_plain(mut incoming: http::Incoming, step: usize) {
 /// Resident memory of a process that belongs to no file, and all of it, KiB.
 fn memory_kib(pid: Pid) -> (u64, u64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()).expect("a number");
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()).expect("a number");
     (field("Anonymous:"), field("Rss:"))
 }
 
@@ -177,8 +178,11 @@ const GROWTH_KIB_MAX: u64 = 2048;
 const SLOW_STEP: usize = 2;
 const SLOW_RCVBUF: usize = 32 << 10;
 
+/// Follows the log of an allocation.
+type Reader<T> = Box<dyn FnOnce(SocketAddr, &str) -> T + Send>;
+
 /// Runs the flood under `readers`; gives what they give and how many files there were.
-fn flood<T: Send>(id: &str, files_max: u32, readers: Vec<Box<dyn FnOnce(SocketAddr, &str) -> T + Send>>) -> (Vec<T>, u32) {
+fn flood<T: Send>(id: &str, files_max: u32, readers: Vec<Reader<T>>) -> (Vec<T>, u32) {
     let agent = Real::start(id, Options::default());
     agent.run(&gated(id, files_max));
     let alloc = agent.allocs(id, 1, |alloc| alloc["ClientStatus"] == "running").remove(0);
@@ -209,7 +213,8 @@ fn flood<T: Send>(id: &str, files_max: u32, readers: Vec<Box<dyn FnOnce(SocketAd
             most = (most.0.max(anonymous), most.1.max(all));
             std::thread::sleep(Duration::from_millis(20)); // sleep: between two samples
         }
-        let results: Vec<T> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect();
+        let results: Vec<T> =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect();
         (results, most)
     });
     let after = memory_kib(agent.pid());
@@ -265,14 +270,19 @@ fn four_followers_get_every_byte_over_sixty_rotations() {
 
 #[test]
 fn every_purge_is_told_to_those_it_overtakes() {
-    let framed = |rcvbuf: Option<usize>, step: usize| -> Box<dyn FnOnce(SocketAddr, &str) -> Followed + Send> {
+    let framed = |rcvbuf: Option<usize>, step: usize| -> Reader<Followed> {
         Box::new(move |addr, alloc| read_frames(follow(addr, alloc, false, rcvbuf), step))
     };
     let readers = vec![framed(None, 64 << 10), framed(None, 64 << 10), framed(None, 4 << 10), framed(Some(SLOW_RCVBUF), SLOW_STEP)];
     let (all, last) = flood("purged", 3, readers);
     for (i, followed) in all.iter().enumerate() {
         let Followed { skipped_bytes, files, deleted } = followed;
-        figure!("follower {i}: {} files of {}, {} told as deleted, {skipped_bytes} bytes purged before they were read", files.len(), last + 1, deleted.len());
+        figure!(
+            "follower {i}: {} files of {}, {} told as deleted, {skipped_bytes} bytes purged before they were read",
+            files.len(),
+            last + 1,
+            deleted.len()
+        );
         // Every file was read, or its end was told, or both when it vanished half read.
         let told: BTreeSet<u32> = deleted.iter().copied().collect();
         let missing: Vec<u32> = (0..=last).filter(|n| !files.contains(n) && !told.contains(n)).collect();
