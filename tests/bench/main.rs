@@ -38,6 +38,9 @@ const ALLOCS: usize = 100;
 /// Followers of one log.
 const FOLLOWERS: usize = 8;
 
+/// Takes some of the figures.
+type Part = fn(&mut Figures);
+
 fn main() -> ExitCode {
     if std::env::args().any(|word| word == "--list") {
         return ExitCode::SUCCESS;
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
     figures.head();
     // `cargo test --test bench -- life` takes only those figures whose part has this in its name.
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let parts: [(&str, fn(&mut Figures)); 7] = [
+    let parts: [(&str, Part); 7] = [
         ("sizes", sizes),
         ("idle and tasks", idle_and_tasks),
         ("start", start),
