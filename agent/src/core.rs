@@ -654,11 +654,14 @@ impl Core {
 
     /// Stores what a machine did and hands its effects out. True when an allocation has ended: there is room again.
     fn store_run(&mut self, now: Now, id: AllocId, durability: &mut Option<Durability>) -> Result<bool, StoreError> {
+        // First of all: a machine tells what it did once, and a disk that cannot be read must not take it away.
+        let stored = self.store.view().alloc(id).inspect_err(|_| self.runs.look_again(id))?;
         let Some(outcome) = self.runs.take(id) else { return Ok(false) };
+        let version = stored.as_ref().map_or(0, |alloc| alloc.job_version);
         let mut has_ended = false;
         if let Some(class) = outcome.changed {
             *durability = (*durability).max(Some(class));
-            if let Some(mut alloc) = self.store.view().alloc(id)? {
+            if let Some(mut alloc) = stored {
                 alloc.modify_index = self.store.next_index();
                 alloc.modify_at = now.wall;
                 for (entry, (state, memo)) in alloc.tasks.iter_mut().zip(outcome.tasks) {
@@ -683,7 +686,7 @@ impl Core {
         }
         let is_c0 = outcome.changed == Some(Durability::C0);
         for effect in outcome.effects {
-            self.hand_out(now, id, effect, is_c0)?;
+            self.hand_out(now, id, version, effect, is_c0);
         }
         Ok(has_ended && outcome.status.0 != ClientStatus::Running)
     }
@@ -699,25 +702,24 @@ impl Core {
         Ok(())
     }
 
-    fn hand_out(&mut self, now: Now, alloc: AllocId, effect: runs::TaskEffect, is_c0: bool) -> Result<(), StoreError> {
+    fn hand_out(&mut self, now: Now, alloc: AllocId, version: u64, effect: runs::TaskEffect, is_c0: bool) {
         use runs::TaskEffect;
         let held = match effect {
             TaskEffect::Launch { task, inv, window } => {
-                let version = self.store.view().alloc(alloc)?.map_or(0, |alloc| alloc.job_version);
                 match launch::launch(&self.runs, &self.setting, alloc, version, task, inv, window) {
                     Some(Ok(launch)) => Held::Effect(Effect::Launch(Box::new(launch))),
                     Some(Err(error)) => {
                         self.runs.launch_failed(now, &mut self.rng, alloc, task, inv, error);
-                        return Ok(());
+                        return;
                     }
-                    None => return Ok(()),
+                    None => return,
                 }
             }
             TaskEffect::Supervise { inv, op } => Held::Effect(Effect::Supervise { inv, op }),
             TaskEffect::Consumed { task, inv, is_last } => {
                 // The folder is the evidence of what the rows say: it goes when they are durable, soft or not.
                 self.held_soft.push(Held::Effect(Effect::Forget { alloc, task, inv, is_last }));
-                return Ok(());
+                return;
             }
         };
         if is_c0 {
@@ -725,7 +727,6 @@ impl Core {
         } else {
             self.release(held);
         }
-        Ok(())
     }
 
     /// An allocation has ended: blocked evaluations are tried again, and what waited for its room may begin.

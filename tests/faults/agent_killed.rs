@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dunlin_tests::figure;
 use dunlin_tests::http;
-use dunlin_tests::real::{Options, Real};
+use dunlin_tests::real::{Options, Real, Scratch};
 use serde_json::{Value, json};
 
 use super::job::{check_events, check_numbered, events, folder, job, kinds, output, restarting, state, task};
@@ -229,6 +229,20 @@ fn nobody_notices_that_the_agent_is_killed() {
         check_lives(&alloc(agent, "lamp").expect("placed"), |_| 3);
     }
     finish(all);
+}
+
+#[test]
+fn a_first_start_that_is_cut_short_is_begun_again() {
+    let seed = number("DUNLIN_SEED", u64::from(std::process::id()));
+    figure!("DUNLIN_SEED={seed}");
+    let mut dice = Dice(seed);
+    for _ in 0..40 {
+        let scratch = Scratch::new("first");
+        let after = Duration::from_micros(dice.below(80_000));
+        let (scratch, options) = Real::stillborn(scratch, Options::default(), after);
+        let agent = Real::start_in(scratch, options);
+        assert_eq!(agent.get("/v1/nodes")[0]["Status"], "ready", "after {after:?}");
+    }
 }
 
 /// Ends all jobs and looks at what they have left.

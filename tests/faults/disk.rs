@@ -97,7 +97,8 @@ fn a_full_disk_stops_no_task_and_loses_nothing_that_was_accepted() {
     assert_eq!(life(&agent.allocs("runs", 1, |_| true)[0]), life(&runs));
     std::fs::write(outside.with_extension("ends.end"), b"").expect("written");
     eventually(|| shims(agent.path()).len() == 1);
-    assert_eq!(agent.ask("GET", "/v1/jobs", b"").status, 200);
+    let answer = agent.ask("GET", "/v1/jobs", b"");
+    assert_eq!(answer.status, 200, "{}", answer.text());
 
     // With room again the agent finds out by itself.
     std::fs::remove_file(&filler).expect("removed");

@@ -151,6 +151,11 @@ impl Runs {
         Some(id)
     }
 
+    /// It was not looked at after all.
+    pub(super) fn look_again(&mut self, id: AllocId) {
+        self.dirty.insert(id);
+    }
+
     /// What the machine did; `None` = there is no such machine.
     pub(super) fn take(&mut self, id: AllocId) -> Option<Took> {
         let run = self.all.get_mut(&id)?;

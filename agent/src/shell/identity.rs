@@ -29,15 +29,21 @@ pub fn load(dir: &Path, rng: &mut Rng) -> io::Result<Identity> {
     }
     let known = Identity::restore(&files).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why.to_string()))?;
     let identity = known.unwrap_or_else(|| Identity::fresh(rng));
-    let mut has_written = false;
-    for ((held, wanted), name) in files.iter().zip(identity.files()).zip(FILE_NAMES) {
-        if held.as_deref().map(str::trim) != Some(wanted.trim()) {
-            write(dir, name, &wanted)?;
-            has_written = true;
+    let sync = || File::open(dir)?.sync_all();
+    let all: Vec<_> = files.iter().zip(identity.files()).zip(FILE_NAMES).collect();
+    let (pair, copies) = all.split_at(2);
+    // A copy holds the identity whole, half of the pair does not: whoever is cut short must not leave a damaged one.
+    for part in [copies, pair] {
+        let mut has_written = false;
+        for ((held, wanted), name) in part {
+            if held.as_deref().map(str::trim) != Some(wanted.trim()) {
+                write(dir, name, wanted)?;
+                has_written = true;
+            }
         }
-    }
-    if has_written {
-        File::open(dir)?.sync_all()?;
+        if has_written {
+            sync()?;
+        }
     }
     Ok(identity)
 }

@@ -3,9 +3,11 @@
 //! redb latches an I/O error: the handle answers errors from then on. So the handle can be replaced ([`Backend::reopen`]).
 //! Settings: decision 5 (one table, one-phase commit, no quick-repair, small cache).
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, TableDefinition};
@@ -25,8 +27,14 @@ pub struct Backend {
     place: Place,
     cache_bytes: usize,
     database: RwLock<Option<Database>>,
+    /// How often it was opened again, and who waits for that.
+    reopened_n: Mutex<u64>,
+    reopened: Condvar,
     file_bytes: AtomicU64,
 }
+
+/// Longest time a reader waits until the store thread has replaced a handle that answers nothing but errors.
+const REOPEN_WAIT: Duration = Duration::from_millis(200);
 
 impl From<redb::Error> for StoreError {
     fn from(error: redb::Error) -> Self {
@@ -65,7 +73,14 @@ impl Backend {
 
     fn new(place: Place, cache_bytes: usize) -> Result<Self, StoreError> {
         let database = create(&place, cache_bytes)?;
-        let backend = Self { place, cache_bytes, database: RwLock::new(Some(database)), file_bytes: AtomicU64::new(0) };
+        let backend = Self {
+            place,
+            cache_bytes,
+            database: RwLock::new(Some(database)),
+            reopened_n: Mutex::new(0),
+            reopened: Condvar::new(),
+            file_bytes: AtomicU64::new(0),
+        };
         backend.measure();
         Ok(backend)
     }
@@ -75,18 +90,32 @@ impl Backend {
     /// # Errors
     /// When the file still cannot be opened; reads and commits fail until a later call succeeds.
     pub fn reopen(&self) -> Result<(), StoreError> {
-        let mut slot = self.database.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(self.place, Place::Memory) {
             return Ok(());
         }
         *slot = None;
-        *slot = Some(create(&self.place, self.cache_bytes)?);
+        *slot = Some(open(&self.place, self.cache_bytes)?);
+        *self.reopened_n.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.reopened.notify_all();
         Ok(())
+    }
+
+    /// How often the handle was replaced so far. Ask with the handle in hand.
+    pub(super) fn reopened_n(&self) -> u64 {
+        *self.reopened_n.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True when the handle seen at `seen_n` was replaced, or is so in a moment: what failed may be tried again.
+    pub(super) fn was_reopened(&self, seen_n: u64) -> bool {
+        let counted = self.reopened_n.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.reopened.wait_timeout_while(counted, REOPEN_WAIT, |n| *n == seen_n);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 != seen_n
     }
 
     /// The handle for one short use.
     pub(super) fn database(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        self.database.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of the file when it was last measured.
@@ -105,11 +134,31 @@ impl Backend {
     }
 }
 
-fn create(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
+fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(cache_bytes);
-    Ok(match place {
-        Place::File(path) => builder.create(path)?,
-        Place::Memory => builder.create_with_backend(InMemoryBackend::new())?,
-    })
+    builder
+}
+
+/// Opens what is there, or makes it whole: an agent that dies while it makes its store leaves none.
+fn create(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
+    let Place::File(path) = place else { return Ok(builder(cache_bytes).create_with_backend(InMemoryBackend::new())?) };
+    if fs::metadata(path).is_ok_and(|meta| meta.len() > 0) {
+        return Ok(builder(cache_bytes).open(path)?);
+    }
+    let new = path.with_extension("redb.new");
+    let _ = fs::remove_file(&new);
+    let database = builder(cache_bytes).create(&new)?;
+    // The open file keeps its descriptor under its new name.
+    let named = fs::rename(&new, path).and_then(|()| path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all()));
+    named.map_err(|error| StoreError::Io { text: error.to_string() })?;
+    Ok(database)
+}
+
+/// Opens what must be there.
+fn open(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
+    match place {
+        Place::File(path) => Ok(builder(cache_bytes).open(path)?),
+        Place::Memory => create(place, cache_bytes),
+    }
 }

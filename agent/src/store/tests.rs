@@ -443,3 +443,23 @@ fn a_file_survives_its_agent() {
     assert_eq!(store.view().node().unwrap(), Some(node_row()));
     std::fs::remove_dir_all(&dir).unwrap();
 }
+
+#[test]
+fn a_view_outlives_the_replacement_of_the_handle() {
+    let path = std::env::temp_dir().join(format!("store-reopen-{}.redb", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let backend = Arc::new(Backend::file(&path, 1 << 20).unwrap());
+    let (mut store, writer) = (Store::open(backend.clone()).unwrap(), Writer::new(backend));
+    store.add_alloc(&alloc(1));
+    let batch = store.seal(now(1)).unwrap();
+    writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    store.committed(batch.seq);
+    let view = store.view();
+    assert!(view.alloc(AllocId([1; 16])).unwrap().is_some());
+    // What the store thread does after an error of the disk; the open reading ends with the old handle.
+    writer.recover().unwrap();
+    assert!(view.alloc(AllocId([1; 16])).unwrap().is_some());
+    assert_eq!(view.live_allocs().unwrap().len(), 1);
+    drop(view);
+    std::fs::remove_file(&path).unwrap();
+}

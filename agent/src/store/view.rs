@@ -3,7 +3,7 @@
 //! Shape: keys and ranges -> rows, decoded. Every scan has a bound on the rows it returns.
 //! Errors: [`StoreError`]; a row that cannot be decoded is an error, never a default.
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::ops::Bound;
 
 use dunlin_runtime::id::{AllocId, EvalId};
@@ -25,8 +25,8 @@ type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 /// The state as of this turn.
 pub struct View<'s> {
     store: &'s Store,
-    /// Opened at the first read. `None` inside: nothing was ever committed.
-    table: OnceCell<Option<Rows>>,
+    /// Opened at the first read, with the number of its handle. `None` inside: nothing was ever committed.
+    table: RefCell<Option<(u64, Option<Rows>)>>,
 }
 
 /// First key after all keys with this prefix; `None` when there is no end.
@@ -43,23 +43,44 @@ fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
 
 impl<'s> View<'s> {
     pub(super) fn new(store: &'s Store) -> Self {
-        Self { store, table: OnceCell::new() }
+        Self { store, table: RefCell::new(None) }
     }
 
-    fn table(&self) -> Result<Option<&Rows>, StoreError> {
-        if let Some(table) = self.table.get() {
-            return Ok(table.as_ref());
+    /// Reads from the table. An error of the disk ends a handle, and the store thread replaces it: then the reading is done again.
+    fn read<T>(&self, mut act: impl FnMut(Option<&Rows>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        loop {
+            let opened = self.table.take().map_or_else(|| self.open(), Ok);
+            let (seen_n, result) = match opened {
+                Ok((seen_n, rows)) => {
+                    let result = act(rows.as_ref());
+                    self.table.replace(Some((seen_n, rows)));
+                    (Some(seen_n), result)
+                }
+                Err((seen_n, error)) => (seen_n, Err(error)),
+            };
+            match (result, seen_n) {
+                (Err(StoreError::Io { .. }), Some(seen_n)) if self.store.backend.was_reopened(seen_n) => {
+                    self.table.take();
+                }
+                (result, _) => return result,
+            }
         }
-        let guard = self.store.backend.database();
+    }
+
+    /// The table as it is now; an error with the number of the handle that made it, or `None` when there is no handle.
+    fn open(&self) -> Result<(u64, Option<Rows>), (Option<u64>, StoreError)> {
+        let backend = &self.store.backend;
+        let guard = backend.database();
         let Some(database) = guard.as_ref() else {
-            return Err(StoreError::Io { text: "the database is closed after an error".to_owned() });
+            return Err((None, StoreError::Io { text: "the database is closed after an error".to_owned() }));
         };
-        let opened = match database.begin_read()?.open_table(TABLE) {
-            Ok(table) => Some(table),
-            Err(redb::TableError::TableDoesNotExist(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(self.table.get_or_init(|| opened).as_ref())
+        let seen_n = backend.reopened_n();
+        let opened = database.begin_read().map_err(StoreError::from).and_then(|read| match read.open_table(TABLE) {
+            Ok(table) => Ok(Some(table)),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        });
+        opened.map(|rows| (seen_n, rows)).map_err(|error| (Some(seen_n), error))
     }
 
     /// The row of a key.
@@ -70,8 +91,10 @@ impl<'s> View<'s> {
         if let Some(value) = self.store.pending(key) {
             return Ok(value.map(<[u8]>::to_vec));
         }
-        let Some(table) = self.table()? else { return Ok(None) };
-        Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
+        self.read(|table| {
+            let Some(table) = table else { return Ok(None) };
+            Ok(table.get(key)?.map(|guard| guard.value().to_vec()))
+        })
     }
 
     /// True when the key has a row; false also when the database cannot be read.
@@ -105,12 +128,19 @@ impl<'s> View<'s> {
         if is_empty(&range) {
             return Ok(Vec::new());
         }
+        self.read(|table| self.merge_with(table, range, n, is_descending))
+    }
+
+    fn merge_with(
+        &self,
+        table: Option<&Rows>,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        n: usize,
+        is_descending: bool,
+    ) -> Result<Found, StoreError> {
         let mut pending = self.store.pending_range(range);
         let mut found = Vec::new();
-        let mut stored = match self.table()? {
-            Some(table) => Some(table.range::<&[u8]>(range)?),
-            None => None,
-        };
+        let mut stored = table.map(|table| table.range::<&[u8]>(range)).transpose()?;
         let mut next_stored = || -> Result<Option<Row>, StoreError> {
             let entry = match stored.as_mut() {
                 None => None,
