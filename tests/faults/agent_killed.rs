@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use dunlin_tests::figure;
@@ -51,8 +52,13 @@ fn phoenix_code(life: u64) -> i64 {
     i64::try_from(life % 5 + 1).expect("small")
 }
 
-/// Ends well, with code 3, a moment after it is asked to.
-const OBEDIENT: &str = "trap 'sleep 0.03; exit 3' TERM; echo life >> local/lives; while :; do sleep 5 & wait $!; done";
+/// Ends well, with code 3, a moment after it is asked to. What it waits for does not hold its output open.
+const OBEDIENT: &str = "trap 'sleep 0.03; exit 3' TERM; echo life >> local/lives; while :; do sleep 5 >/dev/null 2>&1 & wait $!; done";
+
+/// How many lives the file of [`OBEDIENT`] tells of.
+fn lives_n(agent: &Path, alloc: &Value) -> u64 {
+    std::fs::read_to_string(folder(agent, alloc).join("local/lives")).unwrap_or_default().lines().count() as u64
+}
 
 /// Sends a request and does not wait for the answer.
 fn send(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> TcpStream {
@@ -130,8 +136,7 @@ impl Rounds {
                 obedient["KillSignal"] = json!("SIGTERM");
                 self.agent().run(job(&id, "service", obedient).to_string().as_bytes());
                 let alloc = self.agent().allocs(&id, 1, |alloc| alloc["ClientStatus"] == "running").remove(0);
-                let up = folder(self.agent().path(), &alloc).join("local/lives");
-                eventually(|| up.exists());
+                eventually(|| lives_n(self.agent().path(), &alloc) == 1);
                 let stream = send(self.agent().addr, "DELETE", &format!("/v1/job/{id}"), b"");
                 self.dice.wait(60_000);
                 self.replace();
@@ -142,6 +147,8 @@ impl Rounds {
                 let is_settled = |alloc: &Value| kinds(alloc).last() == Some(&"Started");
                 let lamp = self.agent().allocs("lamp", 1, is_settled).remove(0);
                 let id = lamp["ID"].as_str().expect("an id");
+                // It is ready for its signal.
+                eventually(|| Some(lives_n(self.agent().path(), &lamp)) == state(&lamp)["Restarts"].as_u64().map(|n| n + 1));
                 let stream = send(self.agent().addr, "PUT", &format!("/v1/client/allocation/{id}/restart"), b"{}");
                 self.dice.wait(90_000);
                 self.replace();
@@ -255,11 +262,9 @@ fn finish(mut all: Rounds) {
 
     // The lamp has had a life for each restart.
     let lamp = agent.allocs("lamp", 1, |alloc| alloc["ClientStatus"] == "running").remove(0);
-    let lives = folder(&path, &lamp).join("local/lives");
     let restarts = state(&lamp)["Restarts"].as_u64().expect("a number");
-    let lives_n = || std::fs::read_to_string(&lives).unwrap_or_default().lines().count() as u64;
-    eventually(|| lives_n() > restarts);
-    assert_eq!(lives_n(), restarts + 1);
+    eventually(|| lives_n(&path, &lamp) > restarts);
+    assert_eq!(lives_n(&path, &lamp), restarts + 1);
     assert!((all.lamp_accepted..=all.lamp_asks).contains(&restarts), "{restarts} restarts, {} accepted", all.lamp_accepted);
 
     let talker = alloc(&agent, "talker").expect("placed");

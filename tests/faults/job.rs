@@ -32,8 +32,9 @@ pub fn job(id: &str, kind: &str, task: Value) -> Value {
 
 /// Lets a job's task start again after `delay_ms`, for ever.
 pub fn restarting(mut job: Value, delay_ms: u64) -> Value {
+    let attempts = if delay_ms > 1_000 { 10 } else { 100_000 };
     job["Job"]["TaskGroups"][0]["RestartPolicy"] =
-        json!({ "Attempts": 100_000, "Mode": "fail", "Interval": 7 * 86_400_000_000_000_u64, "Delay": delay_ms * 1_000_000 });
+        json!({ "Attempts": attempts, "Mode": "fail", "Interval": 7 * 86_400_000_000_000_u64, "Delay": delay_ms * 1_000_000 });
     job
 }
 
@@ -55,6 +56,12 @@ pub fn events(alloc: &Value) -> &[Value] {
 #[track_caller]
 pub fn kinds(alloc: &Value) -> Vec<&str> {
     events(alloc).iter().map(|event| event["Type"].as_str().expect("a type")).collect()
+}
+
+/// What must be the same before and after the agent was killed: events are, but for times that nobody had stored yet.
+#[track_caller]
+pub fn life(alloc: &Value) -> (Value, Vec<&str>, &Value, &Value) {
+    (alloc["ID"].clone(), kinds(alloc), &state(alloc)["StartedAt"], &state(alloc)["Restarts"])
 }
 
 /// What may follow an event. `None` = the ring begins here.
@@ -85,6 +92,14 @@ pub fn check_events(alloc: &Value) {
     }
     let times: Vec<i64> = events(alloc).iter().map(|event| event["Time"].as_i64().expect("a time")).collect();
     assert!(times.is_sorted(), "{all:?} {times:?}");
+}
+
+/// The runtime folders of an agent's invocations.
+pub fn invocations(agent: &Path) -> Vec<PathBuf> {
+    let list = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut all: Vec<PathBuf> = list(agent.join("run")).flat_map(|node| list(node.join("t"))).collect();
+    all.sort();
+    all
 }
 
 /// The task's own folder of an allocation, as the host sees it.

@@ -158,7 +158,12 @@ impl Real {
 
     /// Its folder: `data`, `run`, `agent.log`.
     pub fn path(&self) -> &Path {
-        self.scratch.as_ref().expect("it has not been taken apart").path()
+        self.scratch().path()
+    }
+
+    /// The same, for another agent that is to meet this one.
+    pub fn scratch(&self) -> &Scratch {
+        self.scratch.as_ref().expect("it has not been taken apart")
     }
 
     pub fn pid(&self) -> Pid {

@@ -3,7 +3,8 @@
 //! One async task per invocation. The way to a supervisor started a moment ago is the way to one found after a restart
 //! (`spec/runtime.md` D3): its runtime folder.
 //! Invariant: each attended invocation gives exactly one end: `Exited`, `LaunchFailed` or `Lost`; none before its processes are gone.
-//! Bounds: [`CONNECT_MS_MAX`] for a supervisor to answer; asks queue at most [`ASKS_MAX`], a further one is dropped and logged.
+//! A supervisor that answers nothing any more is ended, and its task with it: unseen is worse than restarted.
+//! Bounds: [`CONNECT_MS_MAX`] to find a supervisor, [`ANSWER_TRIES`] times [`ANSWER_MS_MAX`] for an answer; asks queue at most [`ASKS_MAX`], a further one is dropped and logged.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,12 +17,15 @@ use std::time::Duration;
 
 use dunlin_runtime::cgroup::Tree;
 use dunlin_runtime::id::{AllocId, Inv};
+use dunlin_runtime::proc::pidfd::Process;
+use dunlin_runtime::proc::usage;
 use dunlin_runtime::shim::record::{Phase, Slot};
 use dunlin_runtime::shim::wire::{Answer, DATAGRAM_BYTES_MAX, Op as Ask, Scope, VERSION};
 use dunlin_runtime::shim::{self, Attached};
 use dunlin_runtime::task::machine::News;
 use dunlin_runtime::task::restart::Window;
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
 use smol::{Async, Timer};
@@ -29,8 +33,13 @@ use smol::{Async, Timer};
 use super::executor::Executor;
 use crate::core::Op;
 
-/// Time a supervisor has to answer.
+/// Time a supervisor has to listen.
 const CONNECT_MS_MAX: u64 = 10_000;
+/// Time it has for an answer, and how often it is asked (`spec/runtime.md` 6.6).
+const ANSWER_MS_MAX: u64 = 2_000;
+const ANSWER_TRIES: u32 = 3;
+/// After this long without a word it is asked whether it is there.
+const PING_MS: u64 = 60_000;
 /// Pause between two looks at a supervisor that is between two steps of its start or its end.
 const LOOK_MS: u64 = 20;
 /// Asks waiting for one supervisor.
@@ -102,7 +111,10 @@ impl Supervisors {
         self.exec
             .spawn(async move {
                 let mut told = Telling { this: &this, duty: &duty, has_run: duty.is_running_told, has_ended: false };
-                if let Err(why) = attend(&this, &asks, &mut told).await {
+                // Reset: it ended with an ask unread, as it may.
+                if let Err(why) = attend(&this, &asks, &mut told).await
+                    && why.kind() != io::ErrorKind::ConnectionReset
+                {
                     log::warn!("alloc {} task {}: supervisor lost: {why}", duty.alloc, duty.task);
                 }
                 this.asks.borrow_mut().remove(&inv);
@@ -164,7 +176,13 @@ impl Telling<'_> {
     async fn finish(&mut self) {
         let slot = shim::slot(&self.this.runtime_dir, self.duty.inv).ok().flatten();
         if let Some(slot) = slot.as_ref().filter(|slot| !matches!(slot.phase, Phase::Done | Phase::ExecFailed)) {
-            // What is left of the task must not run on unseen, even where its main process has ended.
+            // What is left of the task must not run on unseen, even where its main process has ended; and a supervisor that hangs has
+            // no say any more.
+            if let Some(process) = Process::open(slot.shim_pid, slot.shim_start)
+                && let Err(why) = process.signal(Signal::SIGKILL)
+            {
+                log::error!("alloc {} task {}: supervisor could not be ended: {why}", self.duty.alloc, self.duty.task);
+            }
             for _ in 0..KILL_ROUNDS_MAX {
                 match shim::kill_orphan(&self.this.tree, slot, self.duty.alloc, &self.duty.task) {
                     Ok(0) => break,
@@ -226,13 +244,17 @@ async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>
         // It ended before anybody came: the record says how.
         return Ok(());
     };
-    send(&socket, Ask::Hello { version: VERSION }).await?;
+    // In this order: what changes before ADOPT is in the answer to HELLO, what changes after it is told.
     send(&socket, Ask::Adopt).await?;
+    send(&socket, Ask::Hello { version: VERSION }).await?;
     let mut buf = [0; DATAGRAM_BYTES_MAX];
+    // Times it was asked something since it last said anything.
+    let mut tries = 1;
     loop {
         enum Next {
             Said(usize),
             Asked(Ask),
+            Silent,
         }
         let said = async { Ok(Next::Said(receive(&socket, &mut buf).await?)) };
         let asked = async {
@@ -241,7 +263,15 @@ async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>
                 Err(_) => std::future::pending::<io::Result<Next>>().await,
             }
         };
-        match said.or(asked).await? {
+        let silent = async {
+            Timer::after(Duration::from_millis(if tries > 0 { ANSWER_MS_MAX } else { PING_MS })).await;
+            Ok(Next::Silent)
+        };
+        let next = said.or(asked).or(silent).await?;
+        if matches!(next, Next::Said(_)) {
+            tries = 0;
+        }
+        match next {
             Next::Said(0) => return Ok(()),
             Next::Said(n) => match Answer::decode(buf.get(..n).unwrap_or_default()) {
                 Ok(Answer::State { slot, .. } | Answer::Event(slot)) if told.slot(&slot, false) => return Ok(()),
@@ -251,9 +281,25 @@ async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>
                 Ok(_) => {}
                 Err(why) => log::warn!("task {}: supervisor said something unknown: {why:?}", told.duty.task),
             },
-            Next::Asked(ask) => send(&socket, ask).await?,
+            Next::Asked(ask) => {
+                send(&socket, ask).await?;
+                tries = tries.max(1);
+            }
+            // It waits for a slow disk: it will answer.
+            Next::Silent if is_in_kernel(this, told.duty.inv) => {}
+            Next::Silent if tries >= ANSWER_TRIES => return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer")),
+            Next::Silent => {
+                send(&socket, Ask::Ping).await?;
+                tries += 1;
+            }
         }
     }
+}
+
+/// True while a supervisor waits inside the kernel and cannot be interrupted.
+fn is_in_kernel(this: &Supervisors, inv: Inv) -> bool {
+    let slot = shim::slot(&this.runtime_dir, inv).ok().flatten();
+    slot.is_some_and(|slot| usage::stat(slot.shim_pid).is_ok_and(|stat| stat.start == slot.shim_start && stat.state == b'D'))
 }
 
 /// The supervisor's socket; `None` = the supervisor has already ended.
@@ -276,5 +322,9 @@ async fn send(socket: &Async<OwnedFd>, ask: Ask) -> io::Result<()> {
 }
 
 async fn receive(socket: &Async<OwnedFd>, buf: &mut [u8]) -> io::Result<usize> {
-    socket.read_with(|fd| Ok(rustix::io::read(fd, &mut *buf)?)).await
+    match socket.read_with(|fd| Ok(rustix::io::read(fd, &mut *buf)?)).await {
+        // It ended before it read what was asked: its record says the rest, as after any end.
+        Err(why) if why.kind() == io::ErrorKind::ConnectionReset => Ok(0),
+        read => read,
+    }
 }

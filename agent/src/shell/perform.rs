@@ -273,8 +273,10 @@ impl Shell {
         self.timer.fired().await
     }
 
-    /// Ends the store thread; everything handed to it is durable afterwards.
-    pub fn close(&self) {
+    /// Ends the core and the store thread; all that was ever shown is durable afterwards.
+    pub fn close(self: &Rc<Self>) {
+        self.core.borrow_mut().close(KernelClock.now());
+        self.perform();
         if let Some(store) = self.store.borrow_mut().take() {
             store.join();
         }
