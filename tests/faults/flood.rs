@@ -178,8 +178,11 @@ const GROWTH_KIB_MAX: u64 = 2048;
 const SLOW_STEP: usize = 2;
 const SLOW_RCVBUF: usize = 32 << 10;
 
+/// Follows the log of an allocation.
+type Reader<T> = Box<dyn FnOnce(SocketAddr, &str) -> T + Send>;
+
 /// Runs the flood under `readers`; gives what they give and how many files there were.
-fn flood<T: Send>(id: &str, files_max: u32, readers: Vec<Box<dyn FnOnce(SocketAddr, &str) -> T + Send>>) -> (Vec<T>, u32) {
+fn flood<T: Send>(id: &str, files_max: u32, readers: Vec<Reader<T>>) -> (Vec<T>, u32) {
     let agent = Real::start(id, Options::default());
     agent.run(&gated(id, files_max));
     let alloc = agent.allocs(id, 1, |alloc| alloc["ClientStatus"] == "running").remove(0);
@@ -267,7 +270,7 @@ fn four_followers_get_every_byte_over_sixty_rotations() {
 
 #[test]
 fn every_purge_is_told_to_those_it_overtakes() {
-    let framed = |rcvbuf: Option<usize>, step: usize| -> Box<dyn FnOnce(SocketAddr, &str) -> Followed + Send> {
+    let framed = |rcvbuf: Option<usize>, step: usize| -> Reader<Followed> {
         Box::new(move |addr, alloc| read_frames(follow(addr, alloc, false, rcvbuf), step))
     };
     let readers = vec![framed(None, 64 << 10), framed(None, 64 << 10), framed(None, 4 << 10), framed(Some(SLOW_RCVBUF), SLOW_STEP)];

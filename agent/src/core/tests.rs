@@ -100,9 +100,10 @@ impl World {
     }
 
     fn restore(&mut self) {
-        let found = self
-            .processes
-            .iter()
+        let mut processes: Vec<_> = self.processes.iter().collect();
+        processes.sort_by_key(|(_, process)| process.started);
+        let found = processes
+            .into_iter()
             .map(|(inv, process)| {
                 let running = News::Running { started_at: process.started, pid: 1 };
                 let news = process.end.clone().map_or_else(|| vec![running], |end| vec![end]);
@@ -302,6 +303,30 @@ fn a_crash_within_policy_restarts_and_then_fails() {
     assert_eq!(world.get("/v1/job/j")["Status"], "dead");
     assert_eq!(world.get("/v1/job/j/summary")["Summary"]["g"]["Failed"], 1);
     assert!(world.processes.is_empty(), "consumed folders are removed");
+}
+
+#[test]
+fn lives_nobody_has_stored_are_told_once_and_in_their_order() {
+    for seed in 0..8 {
+        // Invocations are random: whichever of the two folders comes first by name.
+        let mut world = World::new(seed);
+        world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+        let first = world.processes.keys().copied().next().unwrap();
+        world.end_all(139);
+        while world.launches.len() < 2 {
+            assert!(world.wait(3_000));
+        }
+        assert_eq!(world.processes.len(), 2, "nothing is stored yet, so both folders are there");
+        let folder = world.processes[&first].clone();
+        world.crash(false);
+        assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started");
+        // A folder whose removal did not happen is not told again.
+        world.end_all(1);
+        world.processes.insert(first, folder);
+        world.crash(false);
+        assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting");
+        assert!(world.processes.is_empty());
+    }
 }
 
 #[test]

@@ -220,7 +220,15 @@ fn look(runtime_dir: &Path, inv: Inv, boot_id: [u8; 16]) -> io::Result<Option<Fo
         unlink(&dir)?;
         return Ok(None);
     }
-    let bytes = read_bounded(&dir.join("spec"), SPEC_BYTES_MAX).unwrap_or_default();
+    let bytes = match read_bounded(&dir.join("spec"), SPEC_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        // It goes first: a removal was cut short, so what the folder told is committed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && lock.is_some() => {
+            unlink(&dir)?;
+            return Ok(None);
+        }
+        Err(_) => Vec::new(),
+    };
     let spec = Spec::decode(&bytes).ok();
     Ok(Some(Found {
         inv,
@@ -267,7 +275,8 @@ pub fn remove(runtime_dir: &Path, inv: Inv, lock: Option<OwnedFd>) -> io::Result
     Ok(())
 }
 
-/// The lock goes last of all files: a shim that comes late finds it held, then unlinked, and gives up.
+/// The lock goes last of all files: a shim that comes late finds it held, then unlinked, and gives up. `spec` goes first: without it
+/// the rest is only to be removed.
 fn unlink(dir: &Path) -> io::Result<()> {
     for name in ["spec", "state", "ctl", "lock"] {
         ignore_missing(fs::remove_file(dir.join(name)))?;
@@ -432,6 +441,19 @@ mod tests {
         for folder in found {
             let result = remove(&scratch.0, folder.inv, folder.lock);
             assert_eq!(result.is_err(), folder.is_alive);
+        }
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_short_is_finished() {
+        let scratch = Scratch::new("cut");
+        for (i, gone) in [&["spec"][..], &["spec", "state"], &["spec", "state", "ctl", "lock"]].into_iter().enumerate() {
+            let inv = Inv(1 + i as u64);
+            let dir = make(&scratch.0, inv, &spec_bytes()).expect("made");
+            scratch.write_slot(&slot_of(inv.0, Phase::Done));
+            gone.iter().for_each(|name| ignore_missing(fs::remove_file(dir.join(name))).expect("removed"));
+            assert!(scan(&scratch.0, BOOT).expect("scanned").is_empty(), "{gone:?}");
+            assert!(!dir.exists(), "{gone:?}");
         }
     }
 
