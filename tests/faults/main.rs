@@ -1,8 +1,11 @@
 //! Does the kernel agree? Real processes, killed at the worst moment.
 
 mod agent_killed;
+mod disk;
 mod ends;
+mod flood;
 mod job;
+mod limits;
 mod replaced;
 mod shim;
 mod smoke;

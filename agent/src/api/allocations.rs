@@ -8,7 +8,7 @@ use super::list::{self, Source};
 use super::route::{Acl, Family, Route, get, put, read};
 use super::{Answer, Ask, Cx, show};
 use crate::model::alloc::{Allocation, Owner};
-use crate::model::eval::{EvalStatus, Evaluation, Trigger};
+use crate::model::eval::{Evaluation, Trigger};
 use crate::store::Table;
 use crate::store::view::View;
 
@@ -88,19 +88,12 @@ fn stop(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     cx.store.put_alloc(&alloc);
     let row = cx.store.view().job(&alloc.job)?.unwrap_or_default();
     let eval = Evaluation {
-        id: EvalId(cx.rng.uuid()),
         job: alloc.job.clone(),
         job_type: alloc.job_type,
         priority: if row.stub.priority == 0 { 50 } else { row.stub.priority },
         trigger: Trigger::AllocStop,
         job_modify_index: row.job_modify_index,
-        status: EvalStatus::Pending,
-        snapshot_index: index,
-        create_index: index,
-        modify_index: index,
-        create_at: cx.now.wall,
-        modify_at: cx.now.wall,
-        ..Evaluation::default()
+        ..Evaluation::made(EvalId(cx.rng.uuid()), index, cx.now.wall)
     };
     cx.store.add_eval(&eval);
     let eval = cx.process(eval)?;

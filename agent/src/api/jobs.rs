@@ -13,7 +13,7 @@ use super::route::{Acl, Family, delete, put, read};
 use super::{Answer, Ask, Cx, show};
 use crate::model::alloc::{Allocation, JobKey};
 use crate::model::canonical;
-use crate::model::eval::{EvalStatus, Evaluation, Trigger};
+use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::{Job, JobKind};
 use crate::model::summary;
 use crate::model::validate;
@@ -357,19 +357,12 @@ fn is_version_used(cx: &Cx<'_>, key: &JobKey, version: u64) -> Result<bool, ApiE
 
 fn new_eval(cx: &mut Cx<'_>, key: &JobKey, row: &JobRow, trigger: Trigger, index: u64, priority: Option<u8>) -> Evaluation {
     Evaluation {
-        id: EvalId(cx.rng.uuid()),
         job: key.clone(),
         job_type: row.stub.kind,
         priority: priority.unwrap_or(row.stub.priority),
         trigger,
         job_modify_index: row.job_modify_index,
-        status: EvalStatus::Pending,
-        snapshot_index: index,
-        create_index: index,
-        modify_index: index,
-        create_at: cx.now.wall,
-        modify_at: cx.now.wall,
-        ..Evaluation::default()
+        ..Evaluation::made(EvalId(cx.rng.uuid()), index, cx.now.wall)
     }
 }
 

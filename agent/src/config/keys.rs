@@ -252,6 +252,20 @@ mod tests {
         }
     }
 
+    /// What an operator may set stands in the documentation, and nothing else does.
+    #[test]
+    fn documented() {
+        let used = |row: &&(&str, Form, Use, &str)| row.2 == Use::Used && !matches!(row.1, Block | Labels);
+        let path = |block: &str, name: &str| if block.is_empty() { name.to_owned() } else { format!("{block}.{name}") };
+        let known: Vec<String> =
+            ROWS.iter().filter(used).flat_map(|row| row.3.split_ascii_whitespace().map(|name| path(row.0, name))).collect();
+        let text = include_str!("../../../docs/config.md");
+        let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let missing: Vec<_> = known.iter().filter(|key| !told.contains(&key.as_str())).collect();
+        let unknown: Vec<_> = told.iter().filter(|key| !known.iter().any(|known| known == *key)).collect();
+        assert!(missing.is_empty() && unknown.is_empty(), "docs/config.md lacks {missing:?}, and names {unknown:?}");
+    }
+
     #[test]
     fn labels() {
         assert_eq!(labelled("plugin", "raw_exec"), "plugin.raw_exec");

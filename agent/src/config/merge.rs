@@ -293,6 +293,10 @@ impl Draft {
                 .warnings
                 .push(format!("HTTP listens on {open} without access control: whoever reaches it can run programs on this machine"));
         }
+        if !config.servers.is_empty() {
+            let servers = config.servers.join(", ");
+            config.warnings.push(format!("this version does not join servers yet; {servers} will not hear of this node"));
+        }
         if !self.idle.is_empty() {
             config.warnings.push(format!("settings of Nomad that have no meaning here and are ignored: {}", self.idle.join(", ")));
         }

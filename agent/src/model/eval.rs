@@ -135,3 +135,11 @@ pub struct Evaluation {
     /// When it was last changed.
     pub modify_at: Wall,
 }
+
+impl Evaluation {
+    /// An evaluation as it is made at `index` and time `now`. Job, priority and trigger are the maker's to say.
+    #[must_use]
+    pub fn made(id: EvalId, index: u64, now: Wall) -> Self {
+        Self { id, snapshot_index: index, create_index: index, modify_index: index, create_at: now, modify_at: now, ..Self::default() }
+    }
+}

@@ -208,7 +208,6 @@ fn settle(store: &mut Store, eval: &mut Evaluation, index: u64, now: Now, rng: &
     }
     if waits {
         let blocked = Evaluation {
-            id: EvalId(rng.uuid()),
             job: eval.job.clone(),
             job_type: eval.job_type,
             priority: eval.priority,
@@ -220,11 +219,7 @@ fn settle(store: &mut Store, eval: &mut Evaluation, index: u64, now: Now, rng: &
             failed_groups: eval.failed_groups.clone(),
             queued: eval.queued.clone(),
             snapshot_index: eval.snapshot_index,
-            create_index: index,
-            modify_index: index,
-            create_at: now.wall,
-            modify_at: now.wall,
-            ..Evaluation::default()
+            ..Evaluation::made(EvalId(rng.uuid()), index, now.wall)
         };
         eval.blocked = blocked.id;
         store.add_eval(&blocked);

@@ -53,6 +53,7 @@ use crate::config::{Config, file, flags};
 use crate::core::{Core, Event, Found, Setting};
 use crate::log::Log;
 use crate::node::fingerprint::{Cgroups, Inputs};
+use crate::node::identity::FILE_NAMES;
 use crate::node::{Node, fingerprint};
 use crate::store::Store;
 use crate::store::backend::Backend;
@@ -62,6 +63,8 @@ use crate::store::writer::Writer;
 const SHUTDOWN_GRACE_S: u64 = 10;
 /// Time a lock left by a killed agent has to become free.
 const LOCK_MS_MAX: u64 = 1_000;
+/// The store, below the data folder.
+const STORE_NAME: &str = "state.redb";
 /// Name of the cgroup above those of tasks.
 const CGROUP_PARENT: &str = "nomad";
 
@@ -160,6 +163,7 @@ fn start(config: Config, facts: Facts, machine: Machine) -> Result<(), Refused> 
     folder(&config.data_dir, 0o711)?;
     folder(&config.alloc_dir, 0o711)?;
     let _lock = lock(&config.data_dir)?;
+    refuse_lost_store(&config)?;
     let mut rng = Rng::new(&mut KernelPool);
     let identity = identity::load(&config.state_dir, &mut rng).map_err(|why| Refused::new(&config.state_dir.display().to_string(), why))?;
     let runtime_dir = config.runtime_dir(&identity.id.to_string());
@@ -169,6 +173,22 @@ fn start(config: Config, facts: Facts, machine: Machine) -> Result<(), Refused> 
     let signals = Signals::new().map_err(|why| Refused::new("signals", why))?;
     let exec = Executor::new();
     exec.clone().run(serve(config, facts, machine, budget, board.name, identity.id, runtime_dir, rng, signals, exec))
+}
+
+/// A store that is gone while allocations of this node are still there was lost: an empty one would end their tasks. An agent that
+/// died in its very first start has no allocations, and a node taken over from Nomad has no copy of its identity.
+fn refuse_lost_store(config: &Config) -> Result<(), Refused> {
+    let path = config.data_dir.join(STORE_NAME);
+    let was_here = FILE_NAMES[2..].iter().any(|name| config.state_dir.join(name).exists());
+    let allocs_n = alloc_folders(&config.alloc_dir).len();
+    // A file without a byte is what an agent leaves that dies while it makes a store.
+    let is_there = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
+    if is_there || !was_here || allocs_n == 0 {
+        return Ok(());
+    }
+    let folder = config.alloc_dir.display();
+    let why = format!("missing or empty, but {allocs_n} allocations of this node have folders in {folder}: put it back, or remove those to start anew");
+    Err(Refused::new(&path.display().to_string(), why))
 }
 
 /// Two agents never share a data folder (`spec/runtime.md` 6.6). What a killed agent was just starting holds the lock, and the ports,
@@ -364,7 +384,7 @@ impl<T> Late<T> {
 }
 
 fn open_store(data_dir: &Path, budget: &Budget) -> Result<Backend, Refused> {
-    let path = data_dir.join("state.redb");
+    let path = data_dir.join(STORE_NAME);
     Backend::file(&path, budget.store_cache_bytes).map_err(|why| Refused::new(&path.display().to_string(), why))
 }
 

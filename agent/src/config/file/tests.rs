@@ -72,6 +72,7 @@ fn what_keys_do() {
     });
     check(r#"{"client": {"servers": ["a:4647"], "server_join": {"retry_join": ["b"], "start_join": ["c"]}}}"#, |config| {
         config.servers = ["b", "c", "a:4647"].map(str::to_owned).into();
+        config.warnings = vec!["this version does not join servers yet; b, c, a:4647 will not hear of this node".to_owned()];
     });
     check(r#"{"http_api_response_headers": {"X-A": "b"}, "limits": {"http_max_conns_per_client": 0}}"#, |config| {
         config.http.headers = [("X-A".into(), "b".into())].into();
