@@ -5,12 +5,7 @@
 //! Never: a clock, a socket, a file, randomness of its own (invariant I2); reads go through the store's view.
 //! Invariant I3: a reply, a start or a stop is held under the batch that justifies it and let go by [`Event::Committed`].
 //! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
-<<<<<<< HEAD
-//! While the disk refuses, reads are answered from memory (a read never hangs) and writes are refused; nothing else is let go.
-//! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there.
-=======
 //! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there. Restarts beyond `waiters_max` are answered at once.
->>>>>>> main
 
 mod collect;
 pub mod launch;
@@ -162,13 +157,8 @@ pub enum Effect {
 #[derive(Debug)]
 enum Held {
     Effect(Effect),
-<<<<<<< HEAD
-    /// An answer that may show rows of the batch and changes nothing.
-    Shown { id: RequestId, reply: Reply },
-=======
     /// The reply to whoever asked for what the batch holds: a promise, if it is kept.
     Promise(RequestId, Reply),
->>>>>>> main
     /// The allocation may begin.
     Begin(AllocId),
 }
@@ -387,12 +377,8 @@ impl Core {
         self.out.pop_front()
     }
 
-<<<<<<< HEAD
-    /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3) and the disk takes it.
-=======
     /// The rows a list body may show now: `None` while a batch is on its way to the disk (invariant I3). A disk that takes nothing
     /// does not stop reads: what is in memory is all there is.
->>>>>>> main
     #[must_use]
     pub fn shown(&self) -> Option<crate::store::view::View<'_>> {
         (self.durable >= self.sealed || self.disk_error.is_some()).then(|| self.store.view())
@@ -426,10 +412,6 @@ impl Core {
     fn request(&mut self, now: Now, id: RequestId, request: Request, busy_ports: &[u16]) {
         let is_write = !matches!(request.method, Method::Get | Method::Head | Method::Options);
         if is_write && let Some(refusal) = self.refuse_write() {
-<<<<<<< HEAD
-            // Shows nothing, so it waits for nothing.
-=======
->>>>>>> main
             return self.out.push_back(Effect::Respond { id, reply: api::refusal(refusal, Vec::new()) });
         }
         let outcome = self.operate(now, busy_ports, |cx| api::dispatch(cx, &request, true));
@@ -473,22 +455,12 @@ impl Core {
 
     /// A reply to a read, which may have seen what a batch on its way to the disk holds: it waits for that batch.
     fn reply(&mut self, id: RequestId, reply: Reply) {
-<<<<<<< HEAD
-        // A read may have seen what a batch on its way to the disk holds: it waits for that batch.
-        self.hold(self.sealed, Held::Shown { id, reply });
-    }
-
-    fn hold(&mut self, seq: Seq, held: Held) {
-        let is_readable = matches!(held, Held::Shown { .. }) && self.disk_error.is_some();
-        if seq <= self.durable || is_readable {
-=======
         self.hold(self.sealed, Held::Effect(Effect::Respond { id, reply }));
     }
 
     fn hold(&mut self, seq: Seq, held: Held) {
         let is_read = matches!(held, Held::Effect(Effect::Respond { .. }));
         if seq <= self.durable || (is_read && self.disk_error.is_some()) {
->>>>>>> main
             self.release(held);
         } else {
             self.held.entry(seq).or_default().push(held);
@@ -498,11 +470,7 @@ impl Core {
     fn release(&mut self, held: Held) {
         match held {
             Held::Effect(effect) => self.out.push_back(effect),
-<<<<<<< HEAD
-            Held::Shown { id, reply } => self.out.push_back(Effect::Respond { id, reply }),
-=======
             Held::Promise(id, reply) => self.out.push_back(Effect::Respond { id, reply }),
->>>>>>> main
             Held::Begin(alloc) => self.runs.may_begin(alloc),
         }
     }
@@ -521,18 +489,6 @@ impl Core {
     /// The decisions stand in memory and are tried again; who asked is told that they are not safe yet.
     fn commit_failed(&mut self, seq: Seq, text: String) {
         log::error!("store: batch {} could not be written: {text}; it is kept in memory and tried again", seq.0);
-<<<<<<< HEAD
-        let error = ApiError::new(500, format!("accepted but not yet stored, and lost if the power fails now: {text}"));
-        for (at, all) in &mut self.held {
-            for held in std::mem::take(all) {
-                match held {
-                    Held::Effect(Effect::Respond { id, .. }) if *at <= seq => {
-                        self.out.push_back(Effect::Respond { id, reply: api::refusal(error.clone(), Vec::new()) });
-                    }
-                    Held::Shown { id, reply } => self.out.push_back(Effect::Respond { id, reply }),
-                    Held::Effect(_) | Held::Begin(_) => all.push(held),
-                }
-=======
         for held in self.held.values_mut() {
             // Starts and stops stay held: they happen when they are safe. Nobody is left waiting for an answer.
             let answered = held.extract_if(.., |held| matches!(held, Held::Promise(..) | Held::Effect(Effect::Respond { .. })));
@@ -545,7 +501,6 @@ impl Core {
                     Held::Effect(effect) => effect,
                     Held::Begin(_) => continue,
                 });
->>>>>>> main
             }
         }
         self.disk_error = Some(text);
@@ -646,15 +601,6 @@ impl Core {
     }
 
     fn seal(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-<<<<<<< HEAD
-        let Some(batch) = self.store.seal(now) else { return self.send(reply) };
-        self.sealed = batch.seq;
-        let soft = std::mem::take(&mut self.held_soft);
-        let held = self.held.entry(batch.seq).or_default();
-        held.extend(soft);
-        held.extend(reply.map(|(id, reply)| Held::Effect(Effect::Respond { id, reply })));
-        self.out.push_back(Effect::Commit(batch));
-=======
         let batch = self.store.seal(now);
         self.hand_over(batch, reply);
     }
@@ -669,7 +615,6 @@ impl Core {
         } else {
             self.send(reply);
         }
->>>>>>> main
     }
 
     /// Starts and stops what rows ask for, stores what machines did, and again, until nothing moves.
