@@ -54,12 +54,18 @@ fn a_full_disk_stops_no_task_and_loses_nothing_that_was_accepted() {
     let config = json!({ "client": { "disk_total_mb": 10_000 } });
     let agent = Real::start_in(small_disk("full", 8), Options { config: Some(config), ..Options::default() });
     let outside = agent.path().join("outside");
-    let script = |name: &str| format!("n=0; while [ ! -e {0}.end ]; do n=$((n+1)); echo $n > {0}; sleep 0.05; done; exit 4", outside.with_extension(name).display());
+    let script = |name: &str| {
+        format!(
+            "n=0; while [ ! -e {0}.end ]; do n=$((n+1)); echo $n > {0}; sleep 0.05; done; exit 4",
+            outside.with_extension(name).display()
+        )
+    };
     agent.run(job("runs", "service", task("t", &script("runs"))).to_string().as_bytes());
     agent.run(job("ends", "batch", task("t", &script("ends"))).to_string().as_bytes());
     let runs = agent.allocs("runs", 1, is_running).remove(0);
     agent.allocs("ends", 1, is_running);
-    let beats = || std::fs::read_to_string(outside.with_extension("runs")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    let beats =
+        || std::fs::read_to_string(outside.with_extension("runs")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     eventually(|| beats() > 0);
 
     let filler = agent.path().join("data/filler");
@@ -166,7 +172,8 @@ fn a_store_that_is_gone_or_damaged_is_told_and_tasks_are_left_alone() {
 fn device(scratch: &Scratch) -> Options {
     let path = scratch.path();
     let script = path.join("device");
-    let inside = "mount -t tmpfs none \"$DEVICE/run\" && mount --bind \"$DEVICE/boot_id\" /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\"";
+    let inside =
+        "mount -t tmpfs none \"$DEVICE/run\" && mount --bind \"$DEVICE/boot_id\" /proc/sys/kernel/random/boot_id && exec \"$0\" \"$@\"";
     let text = format!(
         "#!/bin/sh\nexport DEVICE={}\nexec unshare --mount --pid --fork --kill-child --mount-proc sh -c '{inside}' {} \"$@\"\n",
         path.display(),

@@ -167,7 +167,8 @@ fn read_plain(mut incoming: http::Incoming, step: usize) {
 /// Resident memory of a process that belongs to no file, and all of it, KiB.
 fn memory_kib(pid: Pid) -> (u64, u64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()).expect("a number");
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()).expect("a number");
     (field("Anonymous:"), field("Rss:"))
 }
 
@@ -209,7 +210,8 @@ fn flood<T: Send>(id: &str, files_max: u32, readers: Vec<Box<dyn FnOnce(SocketAd
             most = (most.0.max(anonymous), most.1.max(all));
             std::thread::sleep(Duration::from_millis(20)); // sleep: between two samples
         }
-        let results: Vec<T> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect();
+        let results: Vec<T> =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|why| std::panic::resume_unwind(why))).collect();
         (results, most)
     });
     let after = memory_kib(agent.pid());
@@ -272,7 +274,12 @@ fn every_purge_is_told_to_those_it_overtakes() {
     let (all, last) = flood("purged", 3, readers);
     for (i, followed) in all.iter().enumerate() {
         let Followed { skipped_bytes, files, deleted } = followed;
-        figure!("follower {i}: {} files of {}, {} told as deleted, {skipped_bytes} bytes purged before they were read", files.len(), last + 1, deleted.len());
+        figure!(
+            "follower {i}: {} files of {}, {} told as deleted, {skipped_bytes} bytes purged before they were read",
+            files.len(),
+            last + 1,
+            deleted.len()
+        );
         // Every file was read, or its end was told, or both when it vanished half read.
         let told: BTreeSet<u32> = deleted.iter().copied().collect();
         let missing: Vec<u32> = (0..=last).filter(|n| !files.contains(n) && !told.contains(n)).collect();

@@ -98,7 +98,11 @@ fn a_fork_bomb_hits_its_limit_and_can_be_stopped() {
     let begun = Instant::now();
     agent.ask("DELETE", "/v1/job/bomb", b"");
     let alloc = agent.allocs("bomb", 1, |alloc| state(alloc)["State"] == "dead").remove(0);
-    figure!("{} processes stopped in {} ms, 500 of them their kill timeout", number("pids.current").unwrap_or(max), begun.elapsed().as_millis());
+    figure!(
+        "{} processes stopped in {} ms, 500 of them their kill timeout",
+        number("pids.current").unwrap_or(max),
+        begun.elapsed().as_millis()
+    );
     assert_eq!(kinds(&alloc), ["Received", "Task Setup", "Started", "Killing", "Terminated", "Killed"]);
     assert_eq!((&events(&alloc)[4]["ExitCode"], &events(&alloc)[4]["Details"]["oom_killed"]), (&json!(137), &json!("false")));
     eventually(|| groups_n(&tree, &alloc) == 0);

@@ -187,7 +187,9 @@ fn refuse_lost_store(config: &Config) -> Result<(), Refused> {
         return Ok(());
     }
     let folder = config.alloc_dir.display();
-    let why = format!("missing or empty, but {allocs_n} allocations of this node have folders in {folder}: put it back, or remove those to start anew");
+    let why = format!(
+        "missing or empty, but {allocs_n} allocations of this node have folders in {folder}: put it back, or remove those to start anew"
+    );
     Err(Refused::new(&path.display().to_string(), why))
 }
 
