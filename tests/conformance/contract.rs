@@ -237,7 +237,7 @@ fn every_request_is_logged_at_debug() {
 #[test]
 fn a_restart_waits_for_the_old_process() {
     let agent = Real::start("restart", Options::default());
-    let script = "echo $$ >> $NOMAD_ALLOC_DIR/pids; trap 'sleep 1; exit 0' INT; while :; do sleep 0.1; done";
+    let script = "trap 'sleep 1; exit 0' INT; echo $$ >> $NOMAD_ALLOC_DIR/pids; while :; do sleep 0.1; done";
     agent.run(shell_job("slow", script).to_string().as_bytes());
     let alloc = agent.allocs("slow", 1, |alloc| alloc["ClientStatus"] == "running")[0]["ID"].as_str().unwrap().to_owned();
     let stat = format!("/v1/client/fs/stat/{alloc}?path=alloc/pids");

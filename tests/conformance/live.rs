@@ -4,7 +4,7 @@
 //! and must change it, so the table cannot hold what is no longer so; whatever else differs is a failure.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dunlin_tests::golden;
 use dunlin_tests::http::Response;
@@ -346,6 +346,12 @@ fn act(agent: &Real, name: &str, ids: &Ids) {
         }
         "restart of finished" => {
             agent.wait(&sample, LIMIT, |alloc| alloc["TaskStates"]["sample"]["State"] == "running");
+            // Until it writes it has not said what it does with signals.
+            let path = format!("/v1/client/fs/logs/{}?task=sample&type=stdout&plain=true", ids.translate(ALLOCS[0].0));
+            let begun = Instant::now();
+            while agent.ask("GET", &path, b"").text().matches("\"n\":0,").count() < 2 {
+                assert!(begun.elapsed() < LIMIT, "the new process writes nothing");
+            }
         }
         "alloc stop" => {
             agent.wait(&sample, LIMIT, |alloc| alloc["ClientStatus"] == "complete");

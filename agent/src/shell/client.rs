@@ -327,7 +327,7 @@ impl Read for Arriving {
     }
 }
 
-/// The operating system's error where there is one below hyper's.
+/// The error below hyper's, where there is one.
 fn as_io(error: hyper::Error) -> io::Error {
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
     let number = cause.and_then(io::Error::raw_os_error);
@@ -337,7 +337,11 @@ fn as_io(error: hyper::Error) -> io::Error {
     if error.is_incomplete_message() || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof) {
         return io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed in the middle of the answer");
     }
-    io::Error::other(error)
+    match cause {
+        // Such as the other side's words within TLS.
+        Some(cause) => io::Error::new(cause.kind(), cause.to_string()),
+        None => io::Error::other(error),
+    }
 }
 
 /// futures-io to hyper, without the server's watch.

@@ -316,7 +316,8 @@ mod tests {
         let me = std::process::id();
         let parent = stat(me).expect("own stat").ppid;
         assert!(descendants(parent).expect("list").contains(&me));
-        assert!(usage(me).expect("usage").rss_bytes > 0);
+        // Not our own: an emulator that runs this test shows that as 0.
+        assert!(usage(parent).expect("usage").rss_bytes > 0);
         assert!(stat(u32::MAX).is_err());
     }
 }
