@@ -25,13 +25,25 @@ struct Crate {
 
 /// Everything that is compiled for the product, by cargo's id.
 fn tree() -> BTreeMap<String, Crate> {
-    let mut tree = BTreeMap::new();
-    for target in TARGETS {
+    let mut tree: BTreeMap<String, Crate> = BTreeMap::new();
+    for target in TARGETS.iter().copied() {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let words = ["metadata", "--format-version", "1", "--locked", "--filter-platform", target];
-        let out = Command::new(cargo).args(words).current_dir(root()).output().expect("cargo");
+        let out = Command::new(&cargo).args(words).current_dir(root()).output().expect("cargo");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        add(&mut tree, &serde_json::from_slice(&out.stdout).expect("JSON"));
+        let mut whole = BTreeMap::new();
+        add(&mut whole, &serde_json::from_slice(&out.stdout).expect("JSON"));
+        // `cargo metadata` also lists what weak features (`crate?/feature`) only mention.
+        let words = ["tree", "--package", "dunlin", "--edges", "normal,build", "--prefix", "none", "--format", "{p}", "--target", target];
+        let out = Command::new(&cargo).args(words).current_dir(root()).output().expect("cargo");
+        let built = String::from_utf8_lossy(&out.stdout).into_owned();
+        let is_built = |one: &Crate| built.lines().any(|line| line.starts_with(&format!("{} v{}", one.name, one.version)));
+        for (id, one) in whole.into_iter().filter(|(_, one)| is_built(one)) {
+            match tree.get_mut(&id) {
+                Some(Crate { needs, .. }) => needs.extend(one.needs),
+                None => drop(tree.insert(id, one)),
+            }
+        }
     }
     tree
 }
@@ -62,11 +74,7 @@ fn add(tree: &mut BTreeMap<String, Crate>, meta: &Value) {
             needs: needed.iter().filter_map(|id| Some(text(packages.get(id)?, "name"))).collect(),
             is_member: members.contains(id.as_str()),
         };
-        match tree.get_mut(&id) {
-            Some(known) => known.needs.extend(one.needs),
-            None => drop(tree.insert(id.clone(), one)),
-        }
-        // Once per target is enough: a crate seen in this one has its dependencies in the queue already.
+        tree.insert(id, one);
         waiting.extend(needed.into_iter().filter(|id| !tree.contains_key(id)));
     }
 }

@@ -182,16 +182,19 @@ impl Client {
         let (mut sender, conn) = http1::handshake(Io { stream: self.connect().await?, scratch: vec![0; 8 << 10] }).await.map_err(as_io)?;
         let mut conn: Boxed<Result<(), hyper::Error>> = Box::pin(conn);
         let mut answer = Box::pin(sender.send_request(request));
-        let mut is_conn_done = false;
+        let mut ended = None;
         let answer = poll_fn(|cx| {
-            if !is_conn_done {
-                is_conn_done = conn.as_mut().poll(cx).is_ready();
+            if ended.is_none()
+                && let Poll::Ready(end) = conn.as_mut().poll(cx)
+            {
+                ended = Some(end);
             }
             answer.as_mut().poll(cx)
         })
-        .await
-        .map_err(as_io)?;
-        let (head, incoming) = answer.into_parts();
+        .await;
+        let is_conn_done = ended.is_some();
+        // Why the connection broke says more than that the request was cancelled by it.
+        let (head, incoming) = answer.map_err(|error| as_io(ended.and_then(Result::err).unwrap_or(error)))?.into_parts();
         let text = |value: &hyper::header::HeaderValue| value.to_str().ok().map(str::to_owned);
         Ok(Exchange {
             status: head.status.as_u16(),
