@@ -94,6 +94,8 @@ pub struct Found {
     pub window: Option<Window>,
     /// What its record tells, in order; empty = it had not begun.
     pub news: Vec<News>,
+    /// Its supervisor lives and has more to tell.
+    pub is_alive: bool,
 }
 
 /// What the core wants of a supervisor.
@@ -266,13 +268,13 @@ impl Core {
             }
             self.runs.may_begin(alloc.id);
         }
-        for Found { inv, alloc, task, news, .. } in found {
+        for Found { inv, alloc, task, is_alive, .. } in found {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
-            if is_end(news.last()) {
-                self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
-            } else {
+            if is_alive {
                 log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored and is ended");
                 self.out.push_back(Effect::Supervise { inv, op: Op::Stop { signal: SIGKILL, timeout_ms: 0 } });
+            } else {
+                self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
             }
         }
         for id in folders {
@@ -292,20 +294,25 @@ impl Core {
         let mut is_adopted = false;
         // Oldest first: what comes before the newest that is known to have ended has ended before it.
         let known_n = found.iter().rposition(|found| found.inv == task.memo.consumed).map_or(0, |i| i + 1);
-        let starts: Vec<Option<Wall>> = found.iter().map(|found| found.news.first().and_then(News::started_at)).collect();
-        for (n, Found { inv, window, news, .. }) in found.into_iter().enumerate() {
+        // When the successor of each began; `None` = it has none. One that has not told it yet began no earlier than this one ended.
+        let successors: Vec<Option<Wall>> = found
+            .windows(2)
+            .map(|two| two[1].news.first().and_then(News::started_at).or_else(|| two[0].news.last().and_then(News::finished_at)))
+            .collect();
+        for (n, Found { inv, window, news, is_alive, .. }) in found.into_iter().enumerate() {
             // What followed from an end was decided before its successor began.
-            let now = starts.get(n + 1).copied().flatten().map_or(now, |wall| Now { wall, ..now });
+            let now = successors.get(n).copied().flatten().map_or(now, |wall| Now { wall, ..now });
             let has_successor = matches!(news.last(), Some(News::Exited { started_at, .. }) if *started_at < task.state.started_at);
-            if n < known_n || has_successor || news.is_empty() {
+            let is_unborn = news.is_empty() && !is_alive;
+            if n < known_n || has_successor || is_unborn {
                 let is_last = task.state.phase == TaskPhase::Dead;
                 self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv, is_last });
                 continue;
             }
-            for (i_news, news) in news.into_iter().enumerate() {
-                let event =
-                    if i_news == 0 { Machine::Adopted { task: i, inv, window, news } } else { Machine::News { task: i, inv, news } };
-                self.runs.restored(now, &mut self.rng, alloc, event);
+            let mut news = news.into_iter();
+            self.runs.restored(now, &mut self.rng, alloc, Machine::Adopted { task: i, inv, window, news: news.next() });
+            for news in news {
+                self.runs.restored(now, &mut self.rng, alloc, Machine::News { task: i, inv, news });
             }
             is_adopted = true;
         }
@@ -351,7 +358,7 @@ impl Core {
             Event::News { alloc, task, inv, news } => {
                 if self.runs.has(alloc) {
                     self.runs.news(now, &mut self.rng, alloc, &task, inv, news);
-                } else if is_end(Some(&news)) {
+                } else if !matches!(news, News::Running { .. }) {
                     self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
                 }
                 self.settle(now, None);
@@ -746,11 +753,6 @@ impl Core {
 
 /// Number of the signal nobody survives.
 const SIGKILL: i32 = 9;
-
-/// True for news after which nothing of an invocation is left but its folder.
-fn is_end(news: Option<&News>) -> bool {
-    matches!(news, None | Some(News::Exited { .. } | News::LaunchFailed { .. } | News::Lost))
-}
 
 /// Seeds a second generator from the first.
 struct Fork<'a>(&'a mut Rng);

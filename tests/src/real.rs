@@ -48,6 +48,9 @@ pub fn is_static(path: &Path) -> bool {
     head.starts_with(b"\x7fELF") && !head.windows(6).any(|window| window == b"ld-lin" || window == b"ld-mus")
 }
 
+/// What a test that fails shows of its agent's log.
+const LOG_LINES_SHOWN: usize = 60;
+
 /// A folder of a test's own, removed at the end with all that still runs for an agent in it.
 pub struct Scratch(PathBuf);
 
@@ -67,6 +70,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.0.join("agent.log"))
+        {
+            let from = log.lines().count().saturating_sub(LOG_LINES_SHOWN);
+            eprintln!("the agent's last words:");
+            log.lines().skip(from).for_each(|line| eprintln!("    {line}"));
+        }
         // Supervisors end their tasks with them: each is found by its runtime folder on its command line.
         for pid in shims(&self.0) {
             let _ = kill(pid, Signal::SIGKILL);

@@ -53,6 +53,8 @@ struct Process {
     task: String,
     window: Window,
     started: Wall,
+    /// Its supervisor has come so far that it tells of it.
+    is_born: bool,
     end: Option<News>,
 }
 
@@ -106,8 +108,10 @@ impl World {
             .into_iter()
             .map(|(inv, process)| {
                 let running = News::Running { started_at: process.started, pid: 1 };
-                let news = process.end.clone().map_or_else(|| vec![running], |end| vec![end]);
-                Found { inv: *inv, alloc: process.alloc, task: process.task.clone(), window: Some(process.window), news }
+                let is_alive = process.end.is_none();
+                let running = if process.is_born { vec![running] } else { Vec::new() };
+                let news = process.end.clone().map_or(running, |end| vec![end]);
+                Found { inv: *inv, alloc: process.alloc, task: process.task.clone(), window: Some(process.window), news, is_alive }
             })
             .collect();
         self.core.restore(self.now, self.boot, found, &[]).unwrap();
@@ -175,7 +179,8 @@ impl World {
                 assert!(!alive, "two lives of one task at once");
                 self.launches.push((launch.alloc, launch.task.clone()));
                 let window = Window { count: launch.restart_n, start: launch.interval_started };
-                let process = Process { alloc: launch.alloc, task: launch.task.clone(), window, started: self.now.wall, end: None };
+                let process =
+                    Process { alloc: launch.alloc, task: launch.task.clone(), window, started: self.now.wall, is_born: true, end: None };
                 self.processes.insert(launch.inv, process);
                 let news = News::Running { started_at: self.now.wall, pid: 1 };
                 self.feed(Event::News { alloc: launch.alloc, task: launch.task.clone(), inv: launch.inv, news });
@@ -327,6 +332,29 @@ fn lives_nobody_has_stored_are_told_once_and_in_their_order() {
         assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting");
         assert!(world.processes.is_empty());
     }
+}
+
+#[test]
+fn a_life_that_has_not_begun_is_waited_for() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    world.end_all(139);
+    while world.launches.len() < 2 {
+        assert!(world.wait(3_000));
+    }
+    let inv = world.alive()[0];
+    let process = world.processes.get_mut(&inv).unwrap();
+    process.is_born = false;
+    let (alloc, task, started_at) = (process.alloc, process.task.clone(), process.started);
+    world.crash(false);
+    assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting");
+    world.processes.get_mut(&inv).unwrap().is_born = true;
+    world.feed(Event::News { alloc, task, inv, news: News::Running { started_at, pid: 1 } });
+    assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started");
+    assert_eq!(world.launches.len(), 2, "nothing was started in its place");
+    let state = &world.get("/v1/job/j/allocations")[0]["TaskStates"]["t"];
+    let times: Vec<i64> = state["Events"].as_array().unwrap().iter().map(|event| event["Time"].as_i64().unwrap()).collect();
+    assert!(times.is_sorted(), "{times:?}");
 }
 
 #[test]

@@ -28,16 +28,15 @@ use dunlin_runtime::cgroup::{Controller, Removed, Tree};
 use dunlin_runtime::driver::Host;
 use dunlin_runtime::id::{AllocId, NodeId};
 use dunlin_runtime::proc::signal;
-use dunlin_runtime::shim::{self, Fate};
-use dunlin_runtime::task::machine::News;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use smol::Timer;
 use smol::future::FutureExt;
 
-use super::child::{self, Duty, ShimPids, Supervisors};
+use super::child::{ShimPids, Supervisors};
 use super::executor::Executor;
 use super::files::{FileWorker, Files};
+use super::found;
 use super::h1::{Http, Limits};
 use super::identity;
 use super::net::Server;
@@ -50,7 +49,7 @@ use super::timer::WakeTimer;
 use super::tls;
 use crate::config::merge::{self, AGENT_FLAGS, Surroundings};
 use crate::config::{Config, file, flags};
-use crate::core::{Core, Event, Found, Setting};
+use crate::core::{Core, Event, Setting};
 use crate::log::Log;
 use crate::node::fingerprint::{Cgroups, Inputs};
 use crate::node::identity::FILE_NAMES;
@@ -236,7 +235,7 @@ async fn serve(
 
     let backend = Arc::new(open_store(&config.data_dir, &budget)?);
     let store = Store::open(backend.clone()).map_err(|why| Refused::new("store", why))?;
-    let (found, duties) = find(&host)?;
+    let (found, duties) = found::look(&host).map_err(|why| Refused::new(&host.runtime_dir.display().to_string(), why))?;
 
     let server_slot: Rc<Late<Shell>> = Rc::default();
     let worker = FileWorker::default();
@@ -388,55 +387,6 @@ impl<T> Late<T> {
 fn open_store(data_dir: &Path, budget: &Budget) -> Result<Backend, Refused> {
     let path = data_dir.join(STORE_NAME);
     Backend::file(&path, budget.store_cache_bytes).map_err(|why| Refused::new(&path.display().to_string(), why))
-}
-
-/// Time a supervisor found between two steps of its start has to get on.
-const BORN_MS_MAX: u64 = 2_000;
-
-/// Supervisors of an earlier life of the agent, oldest first: what the core is told, and whom the shell attends.
-fn find(host: &Host) -> Result<(Vec<Found>, Vec<Duty>), Refused> {
-    let failed = |why: io::Error| Refused::new(&host.runtime_dir.display().to_string(), why);
-    let mut found = Vec::new();
-    let mut duties = Vec::new();
-    let mut scanned = shim::scan(&host.runtime_dir, host.boot_id).map_err(failed)?;
-    // Of one task the ends must be told in their order. Ticks are coarse; within one, the program's own start or failure decides.
-    scanned.sort_by_key(|one| one.slot.map(|slot| (slot.shim_start, slot.started.mono.max(slot.exited.mono))));
-    for mut one in scanned {
-        let Some((alloc, task)) = one.task.take() else {
-            log::warn!("runtime folder {} cannot be read and is left alone", one.inv);
-            continue;
-        };
-        // It runs on its own: a moment later it has either begun or given up.
-        for _ in 0..BORN_MS_MAX / 10 {
-            if one.is_newer || !one.is_alive || one.slot.as_ref().is_some_and(|slot| slot.phase.has_ended() || child::has_run(slot)) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10)); // sleep: nothing else runs yet
-            one.slot = shim::slot(&host.runtime_dir, one.inv).map_err(failed)?;
-        }
-        let news = match (one.fate(), &one.slot) {
-            (Fate::Leave, _) => vec![News::Running { started_at: KernelClock.now().wall, pid: 0 }],
-            (Fate::Adopt, Some(slot)) if child::has_run(slot) => vec![child::running(slot)],
-            (Fate::Adopt, _) => Vec::new(),
-            (Fate::Consume, Some(slot)) => child::end(slot).into_iter().collect(),
-            (Fate::Orphan, Some(slot)) => {
-                for _ in 0..50 {
-                    let left_n = shim::kill_orphan(&host.cgroup, slot, alloc, &task).map_err(failed)?;
-                    if left_n == 0 {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_millis(20)); // sleep: nothing else runs yet
-                }
-                if child::has_run(slot) { vec![child::running(slot), News::Lost] } else { Vec::new() }
-            }
-            (Fate::Consume | Fate::Orphan, None) => Vec::new(),
-        };
-        if one.is_alive {
-            duties.push(Duty { alloc, task: task.clone(), inv: one.inv, is_running_told: !news.is_empty() });
-        }
-        found.push(Found { inv: one.inv, alloc, task, window: one.slot.as_ref().map(child::window), news });
-    }
-    Ok((found, duties))
 }
 
 fn alloc_folders(alloc_dir: &Path) -> Vec<AllocId> {

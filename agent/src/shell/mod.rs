@@ -7,6 +7,7 @@ pub mod child;
 pub mod client;
 pub mod executor;
 pub mod files;
+pub mod found;
 pub mod h1;
 pub mod identity;
 pub mod listening;

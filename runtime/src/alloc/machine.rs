@@ -58,8 +58,8 @@ pub enum Event {
         inv: Inv,
         /// Where its record says the restart policy stood; `None` = it does not.
         window: Option<Window>,
-        /// What its record tells.
-        news: News,
+        /// What its record tells; `None` = its supervisor lives and has not begun.
+        news: Option<News>,
     },
     /// Restored: no runtime folder of this task was found.
     Missing {

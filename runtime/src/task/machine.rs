@@ -77,6 +77,15 @@ impl News {
             Self::Running { .. } | Self::Exited { .. } | Self::LaunchFailed { .. } | Self::Lost => None,
         }
     }
+
+    /// When the program ended; `None` = it has not, or nobody knows.
+    #[must_use]
+    pub fn finished_at(&self) -> Option<Wall> {
+        match self {
+            Self::Exited { finished_at, .. } if !finished_at.is_unset() => Some(*finished_at),
+            _ => None,
+        }
+    }
 }
 
 /// How soon a change must be on disk (`spec/runtime.md` 6.7).
@@ -299,6 +308,10 @@ impl Turn<'_> {
                 return false;
             }
         };
+        if is_first {
+            // A row that was never stored does not know of it.
+            self.set_up(news.started_at().unwrap_or(self.now.wall));
+        }
         match news {
             News::Running { started_at, .. } if is_first => {
                 self.started(started_at);
@@ -330,9 +343,9 @@ impl Turn<'_> {
     }
 
     /// A folder of this task was found at the start of the agent. With several, the oldest comes first.
-    /// `window` is what its record says; `None` = it says nothing.
-    pub fn adopt(&mut self, rng: &mut Rng, inv: Inv, window: Option<Window>, news: News) {
-        let has_ended = !matches!(news, News::Running { .. });
+    /// `window` is what its record says; `None` = it says nothing. `news` `None` = its supervisor lives and has not begun.
+    pub fn adopt(&mut self, rng: &mut Rng, inv: Inv, window: Option<Window>, news: Option<News>) {
+        let has_ended = !matches!(news, None | Some(News::Running { .. }));
         if inv == self.memo.consumed {
             // The agent died between the commit and the removal.
             self.out.queue.push_back(Effect::Consumed { task: self.i, inv });
@@ -358,8 +371,9 @@ impl Turn<'_> {
             Want::Run
         };
         self.task.life = Life::Launching { inv };
-        self.set_up(news.started_at().unwrap_or(self.now.wall));
-        let _ = self.news(rng, inv, news);
+        if let Some(news) = news {
+            let _ = self.news(rng, inv, news);
+        }
     }
 
     /// No folder of this restored task was found. `was_rebooted`: the machine was started anew since; `is_stopping`: the

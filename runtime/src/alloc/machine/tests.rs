@@ -170,17 +170,17 @@ impl World {
         self.news(task, News::Exited { code, signal, oom_killed: false, message: String::new(), started_at, finished_at })
     }
 
-    /// The agent dies and comes back; with `was_rebooted` the whole machine.
-    fn crash(&mut self, was_rebooted: bool) {
+    /// The agent dies and comes back; with `was_rebooted` the whole machine. What is half born goes on, or is removed as if it was
+    /// never spawned.
+    fn crash(&mut self, was_rebooted: bool, keeps_unborn: bool) {
         let spec = self.alloc.spec().clone();
         self.alloc = Alloc::restore(spec, self.states.clone(), self.memos.clone(), self.is_stopping);
         self.consumed.clear();
-        // A half born one is removed, as if it was never spawned.
-        self.shims.retain(|shim| shim.news.is_some() && !was_rebooted);
+        self.shims.retain(|shim| (shim.news.is_some() || keeps_unborn) && !was_rebooted);
         if was_rebooted {
             self.now.mono = Mono(1_000_000_000);
         }
-        let found: Vec<_> = self.shims.iter().map(|shim| (shim.task, shim.inv, Some(shim.window), shim.news.clone().unwrap())).collect();
+        let found: Vec<_> = self.shims.iter().map(|shim| (shim.task, shim.inv, Some(shim.window), shim.news.clone())).collect();
         for (task, inv, window, news) in found.clone() {
             self.handle(Event::Adopted { task, inv, window, news });
         }
@@ -245,8 +245,8 @@ impl World {
                 self.handle(Event::SetupFailed { error: "no space left".to_owned() });
                 true
             }
-            "crash" | "reboot" => {
-                self.crash(verb == "reboot");
+            "crash" | "crash+" | "reboot" => {
+                self.crash(verb == "reboot", verb == "crash+");
                 true
             }
             _ => panic!("{step}"),
@@ -312,12 +312,12 @@ fn check(tasks: &str, script: &str, expected: &str) -> World {
 fn check_crashes(tasks: &str, script: &str, expected: &str) {
     let told = check(tasks, script, expected).told();
     let steps: Vec<&str> = script.split(',').map(str::trim).collect();
-    for is_lazy in [false, true] {
+    for (is_lazy, crash) in [(false, "crash"), (true, "crash"), (false, "crash+"), (true, "crash+")] {
         for at in 1..=steps.len() {
             let mut world = World::new(tasks, is_lazy);
             for (i, step) in steps.iter().enumerate() {
                 if i == at {
-                    world.step("crash");
+                    world.step(crash);
                 }
                 // A delay whose beginning was not on disk begins again.
                 if i >= at && step.starts_with("up") && world.alloc.due().is_some() {
@@ -326,11 +326,11 @@ fn check_crashes(tasks: &str, script: &str, expected: &str) {
                 world.step(step);
             }
             if at == steps.len() {
-                world.step("crash");
+                world.step(crash);
             }
-            assert_eq!(world.told(), told, "crash before step {at}, lazy disk: {is_lazy}");
-            world.step("crash");
-            assert_eq!(world.told(), told, "crash before step {at} and at the end, lazy disk: {is_lazy}");
+            assert_eq!(world.told(), told, "{crash} before step {at}, lazy disk: {is_lazy}");
+            world.step(crash);
+            assert_eq!(world.told(), told, "{crash} before step {at} and at the end, lazy disk: {is_lazy}");
         }
     }
 }
@@ -808,7 +808,7 @@ fn folders_nobody_wants_are_stopped_or_removed() {
     let check = |inv: u64, news: News, expected: Option<Effect>| {
         let (mut alloc, mut rng) = (alloc(), Rng::new(&mut Seed(1)));
         let before = alloc.states().to_vec();
-        alloc.handle(Now::default(), &mut rng, Event::Adopted { task: 0, inv: Inv(inv), window: None, news });
+        alloc.handle(Now::default(), &mut rng, Event::Adopted { task: 0, inv: Inv(inv), window: None, news: Some(news) });
         assert_eq!((alloc.poll(), alloc.poll()), (expected, None));
         assert_eq!(alloc.states(), before);
     };
@@ -890,11 +890,11 @@ fn random_lives_keep_the_invariants() {
                 }
                 18 => {
                     may_revive = true;
-                    world.crash(false);
+                    world.crash(false, dice.below(2) == 0);
                 }
                 19 if dice.below(4) == 0 => {
                     may_revive = true;
-                    world.crash(true);
+                    world.crash(true, false);
                 }
                 20 if dice.below(9) == 0 => world.handle(Event::SetupFailed { error: String::new() }),
                 _ => world.handle(Event::Run),
