@@ -1,6 +1,6 @@
 //! Does it run where it will live? An emulated 64-bit ARM machine with 64 MiB to spare, real cgroup v2, a kernel of Debian's.
 //!
-//! Needs what `boards/build vm` needs; `tests/run boards` sets `DUNLIN_VM=1` when that is there.
+//! Needs what `boards/build vm` needs; `tests/run boards` prepares it and names the agent to boot in `DUNLIN_VM`.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -13,7 +13,7 @@ use dunlin_tests::golden::fixtures;
 use dunlin_tests::{http, skip};
 use serde_json::Value;
 
-/// Longest time from the start of the emulator to the agent's first word.
+/// Longest time from the start of the emulator to the agent's first word, and for each step after it.
 const BOOT_MAX: Duration = Duration::from_secs(120);
 
 /// The machine; ending it is the power cut.
@@ -25,11 +25,13 @@ struct Machine {
 }
 
 impl Machine {
-    fn boot(job: &Path, mem_mib: u32) -> Self {
+    fn boot(agent: &Path, job: &Path, mem_mib: u32) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut emulator = Command::new(root.join("boards/build"))
             .arg("vm")
+            .arg("--bin")
+            .arg(agent)
             .arg("--job")
             .arg(job)
             .args(["--port", &port.to_string(), "--mem", &mem_mib.to_string()])
@@ -85,10 +87,8 @@ impl Drop for Machine {
 
 #[test]
 fn an_arm64_machine_runs_telemetry_and_answers() {
-    if std::env::var_os("DUNLIN_VM").is_none() {
-        skip!("no emulator was prepared (tests/run boards does)");
-    }
-    let mut machine = Machine::boot(&fixtures().join("jobs/telemetry.json"), 128);
+    let Some(agent) = std::env::var_os("DUNLIN_VM") else { skip!("no emulator was prepared (tests/run boards does)") };
+    let mut machine = Machine::boot(Path::new(&agent), &fixtures().join("jobs/telemetry.json"), 128);
     machine.expect("is up");
     let mut index = 0;
     let end = Instant::now() + BOOT_MAX;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::contract::shell_job;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const NONE: &str = "no stock nomad CLI (set NOMAD_BIN)";
+const NONE: &str = "no stock nomad CLI (NOMAD_BIN)";
 
 fn stock() -> Option<PathBuf> {
     std::env::var_os("NOMAD_BIN").map(PathBuf::from)

@@ -274,25 +274,6 @@ fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     Answer::json(&all, Some(cx.store.table_index(Table::Nodes)))
 }
 
-/// The old form of a node's resources: stock CLIs of 1.3 crash without it.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Legacy {
-    #[serde(rename = "CPU")]
-    cpu: u64,
-    cores: u32,
-    #[serde(rename = "MemoryMB")]
-    memory_mb: u64,
-    #[serde(rename = "MemoryMaxMB")]
-    memory_max_mb: u64,
-    #[serde(rename = "DiskMB")]
-    disk_mb: u64,
-    #[serde(rename = "IOPS")]
-    iops: u32,
-    networks: (),
-    devices: (),
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Event {
@@ -317,8 +298,8 @@ struct Whole<'a> {
     attributes: &'a BTreeMap<String, String>,
     node_resources: Resources<'a>,
     reserved_resources: Reserved<'a>,
-    resources: Legacy,
-    reserved: Legacy,
+    resources: show::Legacy,
+    reserved: show::Legacy,
     links: BTreeMap<String, String>,
     meta: &'a BTreeMap<String, String>,
     node_class: &'a str,
@@ -367,8 +348,8 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         attributes: &node.vars.attributes,
         node_resources: resources(node),
         reserved_resources: reserved(node),
-        resources: Legacy { cpu: has.cpu_mhz, memory_mb: has.memory_mb, disk_mb: has.disk_mb, ..Legacy::default() },
-        reserved: Legacy { cpu: kept.cpu_mhz, memory_mb: kept.memory_mb, disk_mb: kept.disk_mb, ..Legacy::default() },
+        resources: show::Legacy::new(has.cpu_mhz, has.memory_mb, 0, has.disk_mb),
+        reserved: show::Legacy::new(kept.cpu_mhz, kept.memory_mb, 0, kept.disk_mb),
         links: BTreeMap::new(),
         meta: &node.vars.meta,
         node_class: &node.vars.class,

@@ -208,10 +208,10 @@ struct Allocated<'a> {
     shared: GroupShare<'a>,
 }
 
-/// The old form of resources, still read by the stock CLI.
+/// The old form of resources, still read by stock CLIs; those of 1.3 crash without a node's.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Legacy {
+pub(super) struct Legacy {
     #[serde(rename = "CPU")]
     cpu: u64,
     cores: u32,
@@ -220,11 +220,17 @@ struct Legacy {
     #[serde(rename = "MemoryMaxMB")]
     memory_max_mb: u64,
     #[serde(rename = "DiskMB")]
-    disk_mb: u32,
+    disk_mb: u64,
     #[serde(rename = "IOPS")]
     iops: u32,
     networks: (),
     devices: (),
+}
+
+impl Legacy {
+    pub(super) fn new(cpu: u64, memory_mb: u64, memory_max_mb: u64, disk_mb: u64) -> Self {
+        Self { cpu, memory_mb, memory_max_mb, disk_mb, ..Self::default() }
+    }
 }
 
 fn ports(alloc: &Allocation) -> Option<Vec<ShownPort<'_>>> {
@@ -424,24 +430,17 @@ pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &
         None => None,
     };
     let grant = &alloc.grant;
-    let legacy = |cpu: u64, memory: u64, max: u64, disk: u32| Legacy {
-        cpu,
-        memory_mb: memory,
-        memory_max_mb: max,
-        disk_mb: disk,
-        ..Legacy::default()
-    };
     let max = |task: &crate::model::alloc::TaskGrant| u64::from(task.memory_max_mb.max(task.memory_mb));
     let whole = Whole {
         shared: shared(alloc, node, true),
         rest: Rest {
             job: text.as_deref(),
-            resources: legacy(grant.cpu_mhz(), grant.memory_mb(), grant.tasks.iter().map(max).sum(), grant.disk_mb),
-            shared_resources: legacy(0, 0, 0, grant.disk_mb),
+            resources: Legacy::new(grant.cpu_mhz(), grant.memory_mb(), grant.tasks.iter().map(max).sum(), grant.disk_mb.into()),
+            shared_resources: Legacy::new(0, 0, 0, grant.disk_mb.into()),
             task_resources: grant
                 .tasks
                 .iter()
-                .map(|task| (task.task.as_str(), legacy(task.cpu_mhz.into(), task.memory_mb.into(), task.memory_max_mb.into(), 0)))
+                .map(|task| (task.task.as_str(), Legacy::new(task.cpu_mhz.into(), task.memory_mb.into(), task.memory_max_mb.into(), 0)))
                 .collect(),
             allocated_resources: allocated(alloc, job.as_ref()),
             metrics: metric(&alloc.metric, node),

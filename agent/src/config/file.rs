@@ -14,7 +14,8 @@ use super::flags::parse_bool;
 use super::keys::{self, Form, Key, Use};
 use super::merge::{Draft, absolute, authority, header_name, header_value, host, hosts, level, port, port_ranges};
 use super::nearest::nearest;
-use super::{ConfigError, ERRORS_MAX, Fault, duration};
+use super::{ConfigError, ERRORS_MAX, Fault};
+use crate::wire::go_text;
 use dunlin_hal::facts::parse::core_list;
 
 /// Longest configuration file, bytes.
@@ -255,7 +256,8 @@ fn percent(share: f64) -> Result<f64, &'static str> {
 
 /// A duration as Go writes it.
 fn span(text: &str) -> Result<core::time::Duration, &'static str> {
-    duration::parse(text).ok_or("a duration such as 30s or 1h30m")
+    let ns = go_text::parse_duration(text).ok().and_then(|ns| u64::try_from(ns).ok());
+    ns.map(core::time::Duration::from_nanos).ok_or("a duration such as 30s or 1h30m")
 }
 
 /// A list of core ids such as `0-3,6`.

@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub mod duration;
 pub mod file;
 pub mod flags;
 pub mod keys;
