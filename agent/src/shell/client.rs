@@ -4,9 +4,11 @@
 //! Bounds: none on the body, it is a stream; connecting ends after [`CONNECT_MAX`]; an answer may take as long as its blocking query.
 //! Errors: [`ClientError`], whose text says what to set. Source: `spec/http-api.md` 1.1, 1.2.
 
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice, Read};
+use std::iter;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -110,7 +112,7 @@ impl fmt::Display for ClientError {
     }
 }
 
-impl std::error::Error for ClientError {}
+impl Error for ClientError {}
 
 impl From<ClientError> for io::Error {
     /// The cause alone, for callers that say themselves which agent did not answer.
@@ -182,19 +184,16 @@ impl Client {
         let (mut sender, conn) = http1::handshake(Io { stream: self.connect().await?, scratch: vec![0; 8 << 10] }).await.map_err(as_io)?;
         let mut conn: Boxed<Result<(), hyper::Error>> = Box::pin(conn);
         let mut answer = Box::pin(sender.send_request(request));
-        let mut ended = None;
+        let mut is_conn_done = false;
         let answer = poll_fn(|cx| {
-            if ended.is_none()
-                && let Poll::Ready(end) = conn.as_mut().poll(cx)
-            {
-                ended = Some(end);
+            if !is_conn_done {
+                is_conn_done = conn.as_mut().poll(cx).is_ready();
             }
             answer.as_mut().poll(cx)
         })
-        .await;
-        let is_conn_done = ended.is_some();
-        // Why the connection broke says more than that the request was cancelled by it.
-        let (head, incoming) = answer.map_err(|error| as_io(ended.and_then(Result::err).unwrap_or(error)))?.into_parts();
+        .await
+        .map_err(as_io)?;
+        let (head, incoming) = answer.into_parts();
         let text = |value: &hyper::header::HeaderValue| value.to_str().ok().map(str::to_owned);
         Ok(Exchange {
             status: head.status.as_u16(),
@@ -330,14 +329,16 @@ impl Read for Arriving {
     }
 }
 
-/// The error below hyper's, where there is one.
+/// The error below hyper's, where there is one. A request that was not even begun is told as cancelled by what broke the connection.
 fn as_io(error: hyper::Error) -> io::Error {
-    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    let chain = || iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
+    let cause = chain().find_map(|error| error.downcast_ref::<io::Error>());
     let number = cause.and_then(io::Error::raw_os_error);
     if let Some(number) = number {
         return io::Error::from_raw_os_error(number);
     }
-    if error.is_incomplete_message() || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof) {
+    let is_cut = chain().filter_map(|error| error.downcast_ref::<hyper::Error>()).any(hyper::Error::is_incomplete_message);
+    if is_cut || cause.is_some_and(|cause| cause.kind() == io::ErrorKind::UnexpectedEof) {
         return io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed in the middle of the answer");
     }
     match cause {
