@@ -403,6 +403,12 @@ impl Core {
         // Machines draw from a generator of their own, so that the store's borrow and theirs do not meet.
         let mut task_rng = Rng::new(&mut Fork(rng));
         let mut tasks = runs.as_tasks(now, &mut task_rng);
+        let (bytes, max) = (store.file_bytes(), setting.budget.store_bytes_max);
+        let no_room = if bytes > max {
+            Some(format!("the store is full ({bytes} of {max} bytes): stop and purge jobs, or collect finished allocations"))
+        } else {
+            (!store.has_room()).then(|| "the disk is full: stop jobs, collect finished allocations, or remove files".to_owned())
+        };
         act(&mut Cx {
             now,
             store,
@@ -411,7 +417,8 @@ impl Core {
             config: &setting.config,
             budget: &setting.budget,
             busy_ports,
-            trouble: disk_error.as_ref().map(|why| format!("the store cannot be written: {why}")),
+            trouble: disk_error.as_ref().map(|why| format!("the store cannot be written: {why}")).or_else(|| no_room.clone()),
+            no_room,
             tasks: &mut tasks,
         })
     }
@@ -451,13 +458,7 @@ impl Core {
             return Some(ApiError::new(500, format!("the store cannot be written, nothing was changed: {why}")));
         }
         let (held_n, max) = (self.held.len(), self.setting.budget.batches_max);
-        if held_n >= max {
-            return Some(ApiError::new(429, "too many concurrent requests"));
-        }
-        let (bytes, max) = (self.store.file_bytes(), self.setting.budget.store_bytes_max);
-        (bytes > max).then(|| {
-            ApiError::new(500, format!("the store is full ({bytes} of {max} bytes): stop and purge jobs, or collect finished allocations"))
-        })
+        (held_n >= max).then(|| ApiError::new(429, "too many concurrent requests"))
     }
 
     /// A reply to a read, which may have seen what a batch on its way to the disk holds: it waits for that batch.

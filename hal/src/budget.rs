@@ -30,8 +30,10 @@ pub struct Budget {
     pub rows_step_max: usize,
     /// Bytes a list body holds at once.
     pub rows_step_bytes_max: usize,
-    /// Size of the store file. Full: writes are refused, running tasks go on.
+    /// Size of the store file. Full: no job is taken, stops and collections are; running tasks go on.
     pub store_bytes_max: u64,
+    /// Room kept on the disk beside it, given up when the disk is full. Without it: as when the store is full.
+    pub store_reserve_bytes: u64,
     /// redb's page cache.
     pub store_cache_bytes: usize,
     /// Soft (C1) rows waiting for a commit. Full: they are committed.
@@ -81,6 +83,7 @@ pub const SMALL_64: Budget = Budget {
     rows_step_max: 32,
     rows_step_bytes_max: 16 << 10,
     store_bytes_max: 4 << 20,
+    store_reserve_bytes: 256 << 10,
     store_cache_bytes: 1 << 20,
     soft_rows_max: 32,
     soft_age_max_ms: 5_000,

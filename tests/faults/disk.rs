@@ -68,28 +68,47 @@ fn a_full_disk_stops_no_task_and_loses_nothing_that_was_accepted() {
         || std::fs::read_to_string(outside.with_extension("runs")).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     eventually(|| beats() > 0);
 
+    agent.run(job("goes", "service", task("t", "exec sleep 1000")).to_string().as_bytes());
+    agent.allocs("goes", 1, is_running);
+
     let filler = agent.path().join("data/filler");
     fill(&filler);
-    // Some more fit into the room the file has; then one is told that it is not stored, and later ones are refused.
+    // Some more fit into the room the file has and into that kept beside it; then no more are taken.
     let mut accepted = Vec::new();
-    let mut told = None;
-    for n in 0..200 {
-        let id = format!("bulky-{n}");
+    let refused = loop {
+        let id = format!("bulky-{}", accepted.len());
         let answer = agent.ask("PUT", "/v1/jobs", &bulky(&id));
         match answer.status {
             200 => accepted.push(id),
-            500 if answer.text().contains("not yet stored") => {
-                told = Some(id);
-                break;
-            }
+            _ => break answer,
+        }
+        assert!(accepted.len() < 200, "the disk is never full");
+    };
+    assert_eq!(refused.status, 500, "{}", refused.text());
+    assert!(refused.text().contains("the disk is full") && refused.text().contains("nothing was changed"), "{}", refused.text());
+    figure!("{} jobs fitted after the disk was full; then: {}", accepted.len(), refused.text().trim());
+    assert_eq!(agent.ask("GET", "/v1/agent/health", b"").status, 500);
+    // What makes room is taken still.
+    let stopped = agent.ask("DELETE", "/v1/job/goes", b"");
+    assert_eq!(stopped.status, 200, "{}", stopped.text());
+    agent.allocs("goes", 1, |alloc| alloc["ClientStatus"] == "complete");
+
+    // Until that room is taken too, by somebody else: then one is told that it is not stored, and later ones are refused.
+    let filler_too = agent.path().join("data/filler-too");
+    fill(&filler_too);
+    let mut deleted = Vec::new();
+    let told = loop {
+        let id = accepted.pop().expect("the disk is never full");
+        let answer = agent.ask("DELETE", &format!("/v1/job/{id}"), b"");
+        match answer.status {
+            200 => deleted.push(id),
+            500 if answer.text().contains("not yet stored") => break id,
             status => panic!("{status}: {}", answer.text()),
         }
-    }
-    let told = told.expect("the disk is never full");
-    let refused = agent.ask("PUT", "/v1/jobs", &bulky("refused"));
+    };
+    let refused = agent.ask("DELETE", "/v1/job/runs", b"");
     assert_eq!(refused.status, 500, "{}", refused.text());
     assert!(refused.text().contains("nothing was changed"), "{}", refused.text());
-    figure!("{} jobs fitted after the disk was full; then: {}", accepted.len(), refused.text().trim());
 
     // Tasks run on and may end; reads are answered.
     let before = beats();
@@ -102,6 +121,7 @@ fn a_full_disk_stops_no_task_and_loses_nothing_that_was_accepted() {
 
     // With room again the agent finds out by itself.
     std::fs::remove_file(&filler).expect("removed");
+    std::fs::remove_file(&filler_too).expect("removed");
     let mut after = 0;
     eventually(|| {
         after += 1;
@@ -109,10 +129,9 @@ fn a_full_disk_stops_no_task_and_loses_nothing_that_was_accepted() {
     });
     let ended = agent.allocs("ends", 1, |alloc| state(alloc)["State"] == "dead").remove(0);
     let check = |agent: &Real| {
-        for id in accepted.iter().chain([&told]) {
-            assert_eq!(agent.ask("GET", &format!("/v1/job/{id}"), b"").status, 200, "{id}");
-        }
-        assert_eq!(agent.ask("GET", "/v1/job/refused", b"").status, 404);
+        let is_stopped = |id: &str| agent.get(&format!("/v1/job/{id}"))["Stop"] == true;
+        assert!(deleted.iter().chain([&told]).all(|id| is_stopped(id)));
+        assert!(!accepted.iter().any(|id| is_stopped(id)) && !is_stopped("runs"));
         let ended = agent.allocs("ends", 1, |_| true).remove(0);
         assert_eq!(kinds(&ended), ["Received", "Task Setup", "Started", "Terminated", "Not Restarting"]);
         assert_eq!(events(&ended)[3]["ExitCode"], 4);

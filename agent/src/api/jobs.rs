@@ -172,6 +172,10 @@ fn submit(
     if job.region != cx.config.region {
         return Err(ApiError::new(500, "No path to region"));
     }
+    // What makes room is taken still.
+    if let Some(why) = &cx.no_room {
+        return Err(ApiError::new(500, format!("{why}; nothing was changed")));
+    }
     let warnings = check(&job, unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
     let key = JobKey { namespace: job.namespace.clone(), id: job.id.clone() };
     let known = cx.store.view().job(&key)?;

@@ -75,6 +75,8 @@ pub struct Cx<'a> {
     pub busy_ports: &'a [u16],
     /// Why the agent cannot do its work; `None` = it can.
     pub trouble: Option<String>,
+    /// Why no job is taken; `None` = they are.
+    pub no_room: Option<String>,
     /// The running tasks.
     pub tasks: &'a mut dyn Tasks,
 }

@@ -79,7 +79,11 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let backend = Arc::new(Backend::memory().unwrap());
+        Self::on(seed, Backend::memory().unwrap())
+    }
+
+    fn on(seed: u64, backend: Backend) -> Self {
+        let backend = Arc::new(backend);
         let mut world = Self {
             core: Core::new(setting(), Store::open(backend.clone()).unwrap(), Rng::new(&mut SimEntropy::new(seed))),
             writer: Writer::new(backend.clone()),
@@ -413,6 +417,32 @@ fn what_finds_no_room_waits_for_it() {
     world.end_all(0);
     assert_eq!(world.launches.len(), 2, "the blocked evaluation was tried again when the first had ended");
     assert_eq!(world.get("/v1/evaluations?status=blocked"), serde_json::json!([]));
+}
+
+#[test]
+fn a_full_store_takes_no_job_but_what_makes_room() {
+    let path = std::env::temp_dir().join(format!("dunlin-core-full-{}.redb", std::process::id()));
+    let mut world = World::on(1, Backend::file(&path, 1 << 20, 64 << 10).unwrap());
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    let bytes_max = std::mem::replace(&mut world.core.setting.budget.store_bytes_max, 1);
+    let id = world.send(Method::Put, "/v1/jobs", &job("k", "service", 1));
+    let (status, text) = world.replies.remove(&id).unwrap();
+    assert!(status == 500 && text.contains("the store is full") && text.contains("nothing was changed"), "{status}: {text}");
+    let id = world.send(Method::Get, "/v1/agent/health", "");
+    assert_eq!(world.replies.remove(&id).unwrap().0, 500);
+    world.ask(Method::Delete, "/v1/job/j?purge=true", "");
+    assert!(world.alive().is_empty());
+    world.core.setting.budget.store_bytes_max = bytes_max;
+    world.ask(Method::Put, "/v1/jobs", &job("k", "service", 1));
+    // So does the last room of the disk.
+    assert!(world.backend.give_up_reserve());
+    let id = world.send(Method::Put, "/v1/jobs", &job("l", "service", 1));
+    assert!(world.replies.remove(&id).unwrap().1.contains("the disk is full"));
+    world.ask(Method::Delete, "/v1/job/k", "");
+    // With the next commit there was room again.
+    world.ask(Method::Put, "/v1/jobs", &job("l", "service", 1));
+    let _ = std::fs::remove_file(path.with_extension("reserve"));
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

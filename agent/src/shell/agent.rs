@@ -386,7 +386,7 @@ impl<T> Late<T> {
 
 fn open_store(data_dir: &Path, budget: &Budget) -> Result<Backend, Refused> {
     let path = data_dir.join(STORE_NAME);
-    Backend::file(&path, budget.store_cache_bytes).map_err(|why| Refused::new(&path.display().to_string(), why))
+    Backend::file(&path, budget.store_cache_bytes, budget.store_reserve_bytes).map_err(|why| Refused::new(&path.display().to_string(), why))
 }
 
 fn alloc_folders(alloc_dir: &Path) -> Vec<AllocId> {

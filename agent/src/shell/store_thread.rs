@@ -91,7 +91,15 @@ fn run(writer: &Writer, batches: &Receiver<Batch>, teller: &Teller<Told>) {
             }
         };
         kept.extend(batches.try_iter());
-        let told = match writer.commit(kept.iter().map(|batch| (batch.seq, &batch.rows))) {
+        let commit = || writer.commit(kept.iter().map(|batch| (batch.seq, &batch.rows)));
+        let mut result = commit();
+        if let Err(error) = &result
+            && writer.make_room()
+        {
+            log::warn!("store: {error}; the room kept for this is given up, and no job is taken until there is room again");
+            result = writer.recover().and_then(|()| commit());
+        }
+        let told = match result {
             Ok(Some(seq)) => {
                 kept.clear();
                 tries = 0;

@@ -13,6 +13,7 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, TableDefinition};
 
 use super::StoreError;
+use super::reserve::Reserve;
 
 /// The one table.
 pub(super) const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
@@ -26,6 +27,8 @@ enum Place {
 pub struct Backend {
     place: Place,
     cache_bytes: usize,
+    /// `None` in memory.
+    reserve: Option<Reserve>,
     database: RwLock<Option<Database>>,
     /// How often it was opened again, and who waits for that.
     reopened_n: Mutex<u64>,
@@ -59,8 +62,9 @@ impl Backend {
     ///
     /// # Errors
     /// When it cannot be opened, is locked by another agent, or is damaged.
-    pub fn file(path: &Path, cache_bytes: usize) -> Result<Self, StoreError> {
-        Self::new(Place::File(path.to_owned()), cache_bytes)
+    pub fn file(path: &Path, cache_bytes: usize, reserve_bytes: u64) -> Result<Self, StoreError> {
+        let reserve = Reserve::new(path.with_extension("reserve"), reserve_bytes);
+        Self::new(Place::File(path.to_owned()), cache_bytes, Some(reserve))
     }
 
     /// A database in memory, for tests.
@@ -68,14 +72,20 @@ impl Backend {
     /// # Errors
     /// Never in practice; the type is redb's.
     pub fn memory() -> Result<Self, StoreError> {
-        Self::new(Place::Memory, 1 << 20)
+        Self::new(Place::Memory, 1 << 20, None)
     }
 
-    fn new(place: Place, cache_bytes: usize) -> Result<Self, StoreError> {
-        let database = create(&place, cache_bytes)?;
+    fn new(place: Place, cache_bytes: usize, reserve: Option<Reserve>) -> Result<Self, StoreError> {
+        let give_up = || reserve.as_ref().is_some_and(Reserve::give_up);
+        let database = match create(&place, cache_bytes) {
+            // To open it after a power cut takes room.
+            Err(StoreError::Io { .. }) if give_up() => create(&place, cache_bytes)?,
+            created => created?,
+        };
         let backend = Self {
             place,
             cache_bytes,
+            reserve,
             database: RwLock::new(Some(database)),
             reopened_n: Mutex::new(0),
             reopened: Condvar::new(),
@@ -124,8 +134,21 @@ impl Backend {
         self.file_bytes.load(Ordering::Relaxed)
     }
 
-    /// Looks at the file's size; called after each commit, on the store thread.
+    /// True while the room kept for a full disk is not given up.
+    pub(crate) fn has_room(&self) -> bool {
+        !self.reserve.as_ref().is_some_and(Reserve::is_missing)
+    }
+
+    /// Gives that room up; false: there was none.
+    pub(crate) fn give_up_reserve(&self) -> bool {
+        self.reserve.as_ref().is_some_and(Reserve::give_up)
+    }
+
+    /// Looks at the file's size, and for room to keep; called after each commit, on the store thread.
     pub(super) fn measure(&self) {
+        if let Some(reserve) = &self.reserve {
+            reserve.keep();
+        }
         if let Place::File(path) = &self.place
             && let Ok(meta) = std::fs::metadata(path)
         {

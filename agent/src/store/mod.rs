@@ -11,6 +11,7 @@
 pub mod backend;
 pub mod keys;
 pub mod outbox;
+pub mod reserve;
 pub mod rows;
 pub mod view;
 pub mod writer;
@@ -409,6 +410,12 @@ impl Store {
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
         self.backend.file_bytes()
+    }
+
+    /// True while the disk has room, or the room kept for its last day is not given up yet.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.backend.has_room()
     }
 
     /// Newest value of a key among the rows that are not durable yet: `None` = ask the database.

@@ -430,16 +430,16 @@ fn a_file_survives_its_agent() {
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("state.redb");
     {
-        let backend = Arc::new(Backend::file(&path, 1 << 20).unwrap());
+        let backend = Arc::new(Backend::file(&path, 1 << 20, 64 << 10).unwrap());
         let mut store = Store::open(backend.clone()).unwrap();
         store.put_node(&node_row());
         let batch = store.seal(now(1)).unwrap();
         Writer::new(backend.clone()).commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
-        assert!(Backend::file(&path, 1 << 20).is_err(), "one agent at a time");
+        assert!(Backend::file(&path, 1 << 20, 64 << 10).is_err(), "one agent at a time");
         backend.reopen().unwrap();
         assert_eq!(store.view().node().unwrap(), Some(node_row()), "a reopened handle serves the old views' owner");
     }
-    let store = Store::open(Arc::new(Backend::file(&path, 1 << 20).unwrap())).unwrap();
+    let store = Store::open(Arc::new(Backend::file(&path, 1 << 20, 64 << 10).unwrap())).unwrap();
     assert_eq!(store.view().node().unwrap(), Some(node_row()));
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -448,7 +448,7 @@ fn a_file_survives_its_agent() {
 fn a_view_outlives_the_replacement_of_the_handle() {
     let path = std::env::temp_dir().join(format!("store-reopen-{}.redb", std::process::id()));
     let _ = std::fs::remove_file(&path);
-    let backend = Arc::new(Backend::file(&path, 1 << 20).unwrap());
+    let backend = Arc::new(Backend::file(&path, 1 << 20, 64 << 10).unwrap());
     let (mut store, writer) = (Store::open(backend.clone()).unwrap(), Writer::new(backend));
     store.add_alloc(&alloc(1));
     let batch = store.seal(now(1)).unwrap();

@@ -52,6 +52,12 @@ impl Writer {
         Ok(last)
     }
 
+    /// Gives up the room that is kept for a full disk; false: there is none, and a second try would end as the first.
+    #[must_use]
+    pub fn make_room(&self) -> bool {
+        self.backend.give_up_reserve()
+    }
+
     /// Tries to leave a latched I/O error behind.
     ///
     /// # Errors
