@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use dunlin_hal::linux::reserve::Reserve;
 use redb::backends::InMemoryBackend;
 use redb::{Database, TableDefinition};
 
 use super::StoreError;
-use super::reserve::Reserve;
 
 /// The one table.
 pub(super) const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");

@@ -11,7 +11,6 @@
 pub mod backend;
 pub mod keys;
 pub mod outbox;
-pub mod reserve;
 pub mod rows;
 pub mod view;
 pub mod writer;

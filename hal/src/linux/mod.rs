@@ -4,4 +4,5 @@ pub mod clock;
 pub mod console;
 pub mod entropy;
 pub mod facts;
+pub mod reserve;
 pub mod volume;

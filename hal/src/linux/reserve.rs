@@ -1,15 +1,17 @@
-//! Room kept on the disk for the day it is full: a file that is given up then, so that the store can be opened and stops can be
-//! written, which make room again (`spec/runtime.md` 6.8, 6.9). Until the room is back no job is taken.
+//! Room kept on a volume for the day it is full: a file that is given up then, so that a database can be opened and what makes
+//! room again can be written (`spec/runtime.md` 6.8, 6.9).
 //!
-//! Other programs may be quicker than the store to take what is given up; then it is as without.
-//! Errors: none; without the room the agent does the same, only sooner.
+//! Other programs may be quicker to take what is given up; then it is as without. Units: bytes.
+//! Errors: none; without the room its owner does the same, only sooner.
 
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::Errno;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+
+use super::volume::Mounted;
 
 /// The room is taken only where this many times as much is free: a disk that hovers at its end is not written to and fro.
 const FREE_PER_RESERVE: u64 = 8;
@@ -52,9 +54,9 @@ impl Reserve {
         }
         let Ok(file) = OpenOptions::new().create(true).truncate(true).write(true).open(&self.path) else { return };
         // Not zeros: nothing is written to the card but where the blocks are.
-        let made = fallocate(&file, FallocateFlags::empty(), 0, self.bytes);
+        let made = fallocate(&file, FallocateFlags::empty(), 0, i64::try_from(self.bytes).unwrap_or(i64::MAX));
         self.is_kept.store(made.is_ok(), Ordering::Relaxed);
-        self.is_impossible.store(matches!(made, Err(Errno::OPNOTSUPP | Errno::NOSYS)), Ordering::Relaxed);
+        self.is_impossible.store(matches!(made, Err(Errno::EOPNOTSUPP | Errno::ENOSYS)), Ordering::Relaxed);
         if made.is_err() {
             let _ = fs::remove_file(&self.path);
         }
@@ -67,7 +69,8 @@ impl Reserve {
 
     fn has_room(&self) -> bool {
         let Some(folder) = self.path.parent() else { return false };
-        statvfs(folder).is_ok_and(|space| space.f_bavail.saturating_mul(space.f_frsize) >= self.bytes.saturating_mul(FREE_PER_RESERVE))
+        // Of no known mount: which one it is does not matter here.
+        Mounted::new("/").of_mount(None, folder).is_ok_and(|space| space.available >= self.bytes.saturating_mul(FREE_PER_RESERVE))
     }
 }
 
