@@ -8,6 +8,7 @@
 //! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there. Restarts beyond `waiters_max` are answered at once.
 
 mod collect;
+mod deploys;
 pub mod launch;
 mod runs;
 
@@ -19,20 +20,24 @@ use dunlin_hal::entropy::Rng;
 use dunlin_runtime::alloc::machine::Event as Machine;
 use dunlin_runtime::driver::Launch;
 use dunlin_runtime::event::{ClientStatus, TaskPhase};
-use dunlin_runtime::id::{AllocId, Inv};
+use dunlin_runtime::id::{AllocId, EvalId, Inv};
 use dunlin_runtime::task::machine::{Durability, News};
 use dunlin_runtime::task::restart::Window;
 
+use self::deploys::Deploys;
 use self::runs::Runs;
 use crate::api::body::Reply;
 use crate::api::error::ApiError;
 use crate::api::{self, Cx, Outcome};
 use crate::config::Config;
-use crate::model::alloc::{Desired, TaskEntry};
+use crate::model::alloc::{Allocation, Desired, Health, TaskEntry};
+use crate::model::eval::{EvalStatus, Evaluation, Trigger};
+use crate::model::job::Job;
 use crate::node::Node;
 use crate::sched::process::job_status;
+use crate::sched::{deploy, reschedule};
 use crate::store::rows::NodeRow;
-use crate::store::{Batch, Seq, Store, StoreError, Table, shift_client_status};
+use crate::store::{Batch, Seq, Store, StoreError, TABLES_N, Table, shift_client_status};
 use crate::wire::http::{Method, Request};
 
 /// A request that waits for its reply; the shell's number.
@@ -209,6 +214,9 @@ pub struct Core {
     store: Store,
     rng: Rng,
     runs: Runs,
+    deploys: Deploys,
+    /// When evaluations that wait for their time are run.
+    delays: BTreeMap<EvalId, Mono>,
     held: BTreeMap<Seq, Vec<Held>>,
     /// Waits for the batch that will carry the soft rows.
     held_soft: Vec<Held>,
@@ -234,6 +242,8 @@ impl Core {
             store,
             rng,
             runs: Runs::default(),
+            deploys: Deploys::default(),
+            delays: BTreeMap::new(),
             held: BTreeMap::new(),
             held_soft: Vec::new(),
             sealed: Seq(0),
@@ -261,13 +271,17 @@ impl Core {
         for alloc in self.store.view().live_allocs()? {
             let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
             let is_stopping = alloc.desired != Desired::Run;
-            self.runs.add_restored(&alloc, spec, is_stopping);
+            self.runs.add_restored(now, &alloc, spec, is_stopping);
             for (i, task) in alloc.tasks.iter().enumerate() {
                 let mine: Vec<Found> = found.extract_if(.., |found| found.alloc == alloc.id && found.task == task.name).collect();
                 self.restore_task(now, alloc.id, i, task, mine, was_rebooted);
             }
             self.runs.may_begin(alloc.id);
         }
+        for deployment in self.store.view().active_deployments()? {
+            self.deploys.note(now, &deployment);
+        }
+        self.note_delays(now)?;
         for Found { inv, alloc, task, is_alive, .. } in found {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
             if is_alive {
@@ -516,6 +530,7 @@ impl Core {
 
     fn due(&mut self, now: Now) {
         self.runs.due(now, &mut self.rng);
+        self.due_evals(now);
         let late: Vec<Waiter> = self.waiters.extract_if(.., |waiter| waiter.due <= now.mono).collect();
         for waiter in late {
             self.answer_waiter(now, waiter, false);
@@ -538,7 +553,8 @@ impl Core {
         let waiters = self.waiters.iter().map(|waiter| waiter.due).min();
         let soft = self.store.soft_due(&self.setting.budget);
         let restarts = self.restarts.iter().map(|restart| restart.due).min();
-        let next = [self.runs.next_due(), waiters, restarts, soft].into_iter().flatten().min();
+        let delays = self.delays.values().min().copied();
+        let next = [self.runs.next_due(), self.deploys.next_due(), delays, waiters, restarts, soft].into_iter().flatten().min();
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -547,7 +563,7 @@ impl Core {
 
     /// Draws all conclusions from what was put and from what the machines did, then seals it. `reply` waits for the result.
     fn settle(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-        let before: [u64; 4] = self.table_indexes();
+        let before = self.table_indexes();
         let mut durability = if self.store.is_clean() { None } else { Some(Durability::C0) };
         if let Err(error) = self.conclude(now, &mut durability) {
             // Rows that cannot be read: what was decided so far is kept in memory and told to whoever asked.
@@ -580,11 +596,11 @@ impl Core {
         }
     }
 
-    fn table_indexes(&self) -> [u64; 4] {
-        [Table::Jobs, Table::Evals, Table::Allocs, Table::Nodes].map(|table| self.store.table_index(table))
+    fn table_indexes(&self) -> [u64; TABLES_N] {
+        [Table::Jobs, Table::Evals, Table::Allocs, Table::Nodes, Table::Deployments].map(|table| self.store.table_index(table))
     }
 
-    fn wake_waiters(&mut self, now: Now, before: [u64; 4]) {
+    fn wake_waiters(&mut self, now: Now, before: [u64; TABLES_N]) {
         let after = self.table_indexes();
         if after == before {
             return;
@@ -637,6 +653,14 @@ impl Core {
                 self.capacity_changed(now, durability)?;
             }
         }
+        for id in self.store.take_touched_deployments() {
+            if let Some(deployment) = self.store.view().deployment(id)? {
+                self.deploys.note(now, &deployment);
+            }
+        }
+        if self.store.take_new_delays() {
+            self.note_delays(now)?;
+        }
         if self.collect(now)? {
             *durability = (*durability).max(Some(Durability::C1));
         }
@@ -653,6 +677,9 @@ impl Core {
             let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
             self.runs.add_new(now, &alloc, spec);
             self.held.entry(self.store.next_seq()).or_default().push(Held::Begin(id));
+        } else if !self.runs.is_current(&alloc) {
+            let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
+            self.runs.update(now, &alloc, spec);
         }
         if alloc.desired != Desired::Run {
             self.runs.stop(now, &mut self.rng, id, alloc.no_shutdown_delay);
@@ -664,8 +691,8 @@ impl Core {
     fn store_run(&mut self, now: Now, id: AllocId, durability: &mut Option<Durability>) -> Result<bool, StoreError> {
         // First of all: a machine tells what it did once, and a disk that cannot be read must not take it away.
         let stored = self.store.view().alloc(id).inspect_err(|_| self.runs.look_again(id))?;
-        let Some(outcome) = self.runs.take(id) else { return Ok(false) };
-        let version = stored.as_ref().map_or(0, |alloc| alloc.job_version);
+        let Some(outcome) = self.runs.take(now, id) else { return Ok(false) };
+        let version = stored.as_ref().map_or(0, |alloc| alloc.edition.version);
         let mut has_ended = false;
         if let Some(class) = outcome.changed {
             *durability = (*durability).max(Some(class));
@@ -679,6 +706,12 @@ impl Core {
                 outcome.status.1.clone_into(&mut alloc.client_description);
                 let before = alloc.client_status;
                 shift_client_status(&mut self.store, &mut alloc, outcome.status.0)?;
+                if let Some(is_healthy) = outcome.is_healthy {
+                    let health = alloc.health.get_or_insert_default();
+                    let was = health.is_healthy;
+                    *health = Health { is_healthy: Some(is_healthy), at_ns: now.wall.0, modify_index: alloc.modify_index, ..*health };
+                    deploy::note_health(&mut self.store, now, &alloc, was)?;
+                }
                 self.store.put_alloc(&alloc);
                 has_ended = alloc.is_over();
                 if before != alloc.client_status || has_ended {
@@ -690,6 +723,9 @@ impl Core {
                 }
                 // The row was put by the machine: it needs no second look.
                 self.store.take_touched();
+                if before != alloc.client_status && alloc.client_status == ClientStatus::Failed {
+                    self.alloc_failed(now, &alloc, durability)?;
+                }
             }
         }
         let is_c0 = outcome.changed == Some(Durability::C0);
@@ -697,6 +733,68 @@ impl Core {
             self.hand_out(now, id, version, effect, is_c0);
         }
         Ok(has_ended && outcome.status.0 != ClientStatus::Running)
+    }
+
+    /// An allocation has failed: its reschedule policy decides, in an evaluation, whether it is replaced.
+    fn alloc_failed(&mut self, now: Now, alloc: &Allocation, durability: &mut Option<Durability>) -> Result<(), StoreError> {
+        let Some(row) = self.store.view().job(&alloc.job)?.filter(|row| !row.is_stopped) else { return Ok(()) };
+        let Some(version) = self.store.view().job_version(&alloc.job, row.edition())? else { return Ok(()) };
+        let Ok(job) = Job::from_json(version.spec.as_bytes()) else { return Err(StoreError::Corrupt { kind: "job version" }) };
+        let policy = job.group(&alloc.group).and_then(|group| group.reschedule_policy.as_ref());
+        let is_wanted = alloc.desired == Desired::Run && alloc.followup_eval.is_nil();
+        if self.is_shutting_down || !is_wanted || policy.is_none_or(|policy| reschedule::due_at(policy, alloc).is_none()) {
+            return Ok(());
+        }
+        let index = self.store.next_index();
+        let eval = Evaluation {
+            job: alloc.job.clone(),
+            job_type: row.stub.kind,
+            priority: row.stub.priority,
+            trigger: Trigger::AllocFailure,
+            ..Evaluation::made(EvalId(self.rng.uuid()), index, now.wall)
+        };
+        self.store.add_eval(&eval);
+        self.operate(now, &[], |cx| cx.process(eval))?;
+        *durability = Some(Durability::C0);
+        Ok(())
+    }
+
+    /// Evaluations that wait for their time get it on the monotonic clock, never longer than they were made to wait.
+    fn note_delays(&mut self, now: Now) -> Result<(), StoreError> {
+        for eval in self.store.view().delayed_evals()? {
+            let wait_ms = u64::try_from(eval.wait_until.0.saturating_sub(now.wall.0) / 1_000_000).unwrap_or(0).min(eval.wait_max_ms);
+            self.delays.entry(eval.id).or_insert_with(|| now.mono.after_ms(wait_ms));
+        }
+        Ok(())
+    }
+
+    /// Runs the evaluations whose time has come, and looks at the deployments that are due.
+    fn due_evals(&mut self, now: Now) {
+        let due: Vec<EvalId> = self.delays.iter().filter(|(_, at)| **at <= now.mono).map(|(id, _)| *id).collect();
+        for id in due {
+            self.delays.remove(&id);
+            let ran = self.store.view().eval(id).and_then(|eval| match eval.filter(|eval| eval.status == EvalStatus::Pending) {
+                Some(eval) => self.operate(now, &[], |cx| cx.process(eval)).map(|_| ()),
+                None => Ok(()),
+            });
+            self.settle_step(now, ran);
+        }
+        while let Some((id, is_late)) = self.deploys.take_due(now.mono) {
+            let ran = self.operate(now, &[], |cx| {
+                let moved = cx.deploy().look(id, is_late)?;
+                moved.eval.map_or(Ok(()), |eval| cx.process(eval).map(|_| ()))
+            });
+            self.settle_step(now, ran);
+        }
+    }
+
+    /// A step that nobody asked for: rows that cannot be read are told in the log, and what it had put is dropped.
+    fn settle_step(&mut self, now: Now, ran: Result<(), StoreError>) {
+        if let Err(error) = ran {
+            log::error!("{error}");
+            self.store.abort();
+        }
+        self.settle(now, None);
     }
 
     fn update_job_status(&mut self, key: &crate::model::alloc::JobKey, index: u64) -> Result<(), StoreError> {

@@ -281,7 +281,7 @@ mod tests {
             group: "sense".to_owned(),
             ports: Vec::new(),
             meta: vars(&[("site", "field-7")]),
-            tasks: Vec::new(),
+            ..AllocSpec::default()
         }
     }
 

@@ -115,6 +115,11 @@ pub enum EventKind {
         /// The delay, nanoseconds.
         delay_ns: u64,
     },
+    /// The allocation is not healthy, as its deployment sees it.
+    Unhealthy {
+        /// Why.
+        message: String,
+    },
 }
 
 /// A task as it is shown and stored.

@@ -36,6 +36,17 @@ pub struct AllocSpec {
     pub meta: BTreeMap<String, String>,
     /// Tasks in the order of the job.
     pub tasks: Vec<TaskSpec>,
+    /// When it is healthy; `None` = nobody asks, or a user says so.
+    pub health: Option<HealthRule>,
+}
+
+/// When an allocation counts as healthy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HealthRule {
+    /// All tasks run this long without a restart.
+    pub min_healthy_ms: u64,
+    /// Not healthy by then is unhealthy.
+    pub deadline_ms: u64,
 }
 
 /// One port of the group's network.

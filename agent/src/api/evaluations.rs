@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use dunlin_runtime::event::ClientStatus;
 use dunlin_runtime::id::EvalId;
+use serde::Deserialize;
 
 use super::body::Body;
 use super::error::ApiError;
 use super::list::{self, Source};
 use super::route::{Acl, Family, read};
-use super::{Answer, Ask, Cx, show};
+use super::{Answer, Ask, Cx, body_of, show};
 use crate::model::alloc::{Allocation, JobKey};
-use crate::model::eval::Evaluation;
+use crate::model::eval::{Evaluation, Trigger};
+use crate::sched::reschedule;
 use crate::store::Table;
 use crate::store::view::View;
 
@@ -92,4 +95,70 @@ fn allocations(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let common = super::query::Common { namespace: "*".to_owned(), ..common };
     let show = move |_: &View<'_>, alloc: &Allocation, out: &mut Vec<u8>| show::alloc_stub(alloc, &node, true, false, out);
     list::answer(cx, Source::job_allocs(&job), &common, index, Box::new(move |alloc: &Allocation| alloc.eval == id), Box::new(show))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct EvaluateBody {
+    #[serde(rename = "JobID")]
+    job_id: String,
+    eval_options: Option<EvalOptions>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct EvalOptions {
+    force_reschedule: bool,
+}
+
+/// `PUT /v1/job/:id/evaluate`: a new evaluation; with `ForceReschedule` failures are replaced at once.
+/// Source of texts: upstream v1.10.0 command/agent/job_endpoint.go, nomad/job_endpoint.go `Evaluate` (behaviour only).
+pub(super) fn evaluate(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
+    let key = super::jobs::key_of(ask, &ask.query.common()?);
+    let mut is_forced = false;
+    if !ask.body.is_empty() {
+        let (body, _): (EvaluateBody, _) = body_of(cx, ask.body)?;
+        if body.job_id.is_empty() {
+            return Err(ApiError::new(400, "Job ID must be specified"));
+        }
+        if body.job_id != ask.id {
+            return Err(ApiError::new(400, "JobID not same as job name"));
+        }
+        is_forced = body.eval_options.is_some_and(|options| options.force_reschedule);
+    }
+    let unknown = || ApiError::new(500, "job not found");
+    let row = cx.store.view().job(&key)?.ok_or_else(unknown)?;
+    if row.stub.is_periodic {
+        return Err(ApiError::new(500, "can't evaluate periodic job"));
+    }
+    if row.stub.is_parameterized {
+        return Err(ApiError::new(500, "can't evaluate parameterized job"));
+    }
+    let index = cx.store.next_index();
+    if is_forced {
+        let version = cx.store.view().job_version(&key, row.edition())?.ok_or_else(unknown)?;
+        let job = show::whole_job(&version, &row)?;
+        for mut alloc in cx.store.view().edition_allocs(&key, row.edition())? {
+            let policy = job.group(&alloc.group).and_then(|group| group.reschedule_policy.as_ref());
+            let is_replaceable =
+                policy.is_some_and(reschedule::is_enabled) && alloc.next.is_nil() && alloc.client_status == ClientStatus::Failed;
+            if is_replaceable && !alloc.must_reschedule {
+                alloc.must_reschedule = true;
+                alloc.modify_index = index;
+                alloc.alloc_modify_index = index;
+                cx.store.put_alloc(&alloc);
+            }
+        }
+    }
+    let eval = super::jobs::new_eval(cx, &key, &row, Trigger::JobRegister, index, None);
+    cx.store.add_eval(&eval);
+    let eval = cx.process(eval)?;
+    let answer = super::jobs::RegisterAnswer {
+        eval_id: eval.id.to_string(),
+        eval_create_index: index,
+        job_modify_index: row.modify_index,
+        index,
+        ..super::jobs::RegisterAnswer::default()
+    };
+    Answer::json(&answer, Some(index))
 }

@@ -10,16 +10,16 @@ use super::error::ApiError;
 use super::list::{self, Source};
 use super::query::Common;
 use super::route::{Acl, Family, delete, put, read};
-use super::{Answer, Ask, Cx, show};
+use super::{Answer, Ask, Cx, body_of, show};
 use crate::model::alloc::{Allocation, JobKey};
 use crate::model::canonical;
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::{Job, JobKind};
-use crate::model::summary;
 use crate::model::validate;
+use crate::sched::version;
 use crate::store::Table;
-use crate::store::rows::{JobRow, JobStatus, JobStub, JobVersion};
-use crate::wire::{go_text, json};
+use crate::store::rows::{JobRow, JobStatus};
+use crate::wire::go_text;
 
 /// The routes.
 pub const FAMILY: Family = Family {
@@ -33,15 +33,16 @@ pub const FAMILY: Family = Family {
         read("/v1/job/{id..}/evaluations", Acl::ReadJob, Table::Evals, evaluations),
         read("/v1/job/{id..}/summary", Acl::ReadJob, Table::Jobs, summary_of),
         read("/v1/job/{id..}/versions", Acl::ReadJob, Table::Jobs, versions),
-        read("/v1/job/{id..}/deployments", Acl::ReadJob, Table::Jobs, super::deployments::of_job),
-        read("/v1/job/{id..}/deployment", Acl::ReadJob, Table::Jobs, super::deployments::latest_of_job),
+        read("/v1/job/{id..}/deployments", Acl::ReadJob, Table::Deployments, super::deployments::of_job),
+        read("/v1/job/{id..}/deployment", Acl::ReadJob, Table::Deployments, super::deployments::latest_of_job),
         put("/v1/job/{id..}/plan", Acl::SubmitJob, not_yet),
-        put("/v1/job/{id..}/evaluate", Acl::SubmitJob, not_yet),
+        put("/v1/job/{id..}/evaluate", Acl::SubmitJob, super::evaluations::evaluate),
         put("/v1/job/{id..}/dispatch", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/periodic/force", Acl::SubmitJob, not_yet),
-        put("/v1/job/{id..}/revert", Acl::SubmitJob, not_yet),
-        put("/v1/job/{id..}/stable", Acl::SubmitJob, not_yet),
-        put("/v1/job/{id..}/scale", Acl::SubmitJob, not_yet),
+        put("/v1/job/{id..}/revert", Acl::SubmitJob, super::versions::revert),
+        put("/v1/job/{id..}/stable", Acl::SubmitJob, super::versions::mark_stable),
+        read("/v1/job/{id..}/scale", Acl::ReadJob, Table::Jobs, super::scaling::status),
+        put("/v1/job/{id..}/scale", Acl::SubmitJob, super::scaling::scale),
         put("/v1/validate/job", Acl::ReadJob, validate_only),
         put("/v1/jobs/parse", Acl::SubmitJob, parse),
     ],
@@ -71,30 +72,20 @@ struct RegisterBody {
 /// The answer to a registration or a stop.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct RegisterAnswer {
+pub(super) struct RegisterAnswer {
     #[serde(rename = "EvalID")]
-    eval_id: String,
-    eval_create_index: u64,
-    job_modify_index: u64,
-    warnings: String,
-    index: u64,
-    last_contact: u64,
-    known_leader: bool,
-    next_token: &'static str,
+    pub(super) eval_id: String,
+    pub(super) eval_create_index: u64,
+    pub(super) job_modify_index: u64,
+    pub(super) warnings: String,
+    pub(super) index: u64,
+    pub(super) last_contact: u64,
+    pub(super) known_leader: bool,
+    pub(super) next_token: &'static str,
     #[serde(rename = "VolumeEvalID", skip_serializing_if = "Option::is_none")]
-    volume_eval_id: Option<&'static str>,
+    pub(super) volume_eval_id: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    volume_eval_index: Option<u64>,
-}
-
-/// A body, and the keys in it that nobody reads.
-fn decode<T: serde::de::DeserializeOwned>(cx: &Cx<'_>, body: &[u8]) -> Result<(T, Vec<String>), ApiError> {
-    if body.is_empty() {
-        return Err(ApiError::new(400, "Request body is empty"));
-    }
-    let mut unknown = Vec::new();
-    let value = json::decode_noting(body, cx.budget.json_depth_max, &mut unknown).map_err(|error| ApiError::new(400, error.to_string()))?;
-    Ok((value, unknown))
+    pub(super) volume_eval_index: Option<u64>,
 }
 
 /// Faults of a canonical job, and what it should know.
@@ -108,7 +99,7 @@ fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
 
 /// `PUT /v1/jobs`, `PUT /v1/job/:id`.
 fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let (body, unknown): (RegisterBody, _) = decode(cx, ask.body)?;
+    let (body, unknown): (RegisterBody, _) = body_of(cx, ask.body)?;
     let RegisterBody { job, enforce_index, job_modify_index, preserve_counts, eval_priority, namespace, region } = body;
     let mut job = job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
     if job.id.is_empty() {
@@ -143,11 +134,11 @@ fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
 /// # Errors
 /// What the API would have answered.
 pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(String, String), ApiError> {
-    let (wrapped, mut unknown): (RegisterBody, _) = decode(cx, text)?;
+    let (wrapped, mut unknown): (RegisterBody, _) = body_of(cx, text)?;
     let mut job = match wrapped.job {
         Some(job) => job,
         None => {
-            let bare: (Job, _) = decode(cx, text)?;
+            let bare: (Job, _) = body_of(cx, text)?;
             unknown = bare.1;
             bare.0
         }
@@ -161,7 +152,11 @@ pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(String, String
     Ok((id, answer.warnings))
 }
 
-fn submit(
+/// Registers a job in normal form: job, version, evaluation, plan and allocations are one batch.
+///
+/// # Errors
+/// With the texts of `spec/jobs.md` 4 and 5.
+pub(super) fn submit(
     cx: &mut Cx<'_>,
     mut job: Job,
     unknown: &[String],
@@ -183,7 +178,7 @@ fn submit(
         check_index(want, known.as_ref())?;
     }
     let newest = match &known {
-        Some(row) => cx.store.view().job_version(&key, row.version)?,
+        Some(row) => cx.store.view().job_version(&key, row.edition())?,
         None => None,
     };
     let old = match (&newest, &known) {
@@ -205,7 +200,11 @@ fn submit(
     let is_unchanged = known.as_ref().is_some_and(|row| !row.is_stopped) && newest.as_ref().is_some_and(|version| version.spec == spec);
 
     let index = cx.store.next_index();
-    let row = if is_unchanged { known.unwrap_or_default() } else { put_new_version(cx, &key, &job, spec, known, index)? };
+    let row = if is_unchanged {
+        known.unwrap_or_default()
+    } else {
+        version::put(cx.store, cx.now, &key, (&job, spec), known, index, cx.budget.job_versions_max)?
+    };
     if row.stub.is_periodic || row.stub.is_parameterized {
         cx.store.put_job(&key, &row);
         return Ok(RegisterAnswer { job_modify_index: row.job_modify_index, warnings, index, ..RegisterAnswer::default() });
@@ -231,7 +230,7 @@ fn submit(
 }
 
 /// Fields that are not part of a spec: they live in rows, and two registrations that differ only in them are the same.
-fn blank(job: &mut Job) {
+pub(super) fn blank(job: &mut Job) {
     job.status.clear();
     job.status_description.clear();
     job.stable = false;
@@ -254,7 +253,7 @@ struct Validation {
 
 /// `PUT /v1/validate/job`: 200 for every document that is a job.
 fn validate_only(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let (body, unknown): (RegisterBody, _) = decode(cx, ask.body)?;
+    let (body, unknown): (RegisterBody, _) = body_of(cx, ask.body)?;
     let mut job = body.job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
     canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region, ..canonical::Ctx::default() });
     let answer = match check(&job, &unknown) {
@@ -300,66 +299,8 @@ fn check_transition(old: &Job, new: &Job) -> Result<(), ApiError> {
     Err(ApiError::new(500, text))
 }
 
-fn put_new_version(cx: &mut Cx<'_>, key: &JobKey, job: &Job, spec: String, known: Option<JobRow>, index: u64) -> Result<JobRow, ApiError> {
-    let stub = JobStub {
-        name: job.name().to_owned(),
-        kind: job.kind(),
-        priority: u8::try_from(job.priority()).unwrap_or(50),
-        datacenters: job.datacenters.clone(),
-        parent_id: job.parent_id.clone(),
-        is_periodic: job.is_periodic(),
-        is_parameterized: job.is_parameterized(),
-        submit_at: cx.now.wall,
-    };
-    let mut row = match known {
-        Some(row) => JobRow { version: row.version + 1, ..row },
-        None => JobRow { create_index: index, ..JobRow::default() },
-    };
-    row.is_stopped = false;
-    row.status =
-        if stub.is_periodic || stub.is_parameterized || stub.kind == JobKind::System { JobStatus::Running } else { JobStatus::Pending };
-    row.modify_index = index;
-    row.job_modify_index = index;
-    row.summary_modify_index = index;
-    row.stub = stub;
-    for group in &job.task_groups {
-        summary::entry(&mut row.summary, &group.name);
-    }
-    let version =
-        JobVersion { version: row.version, is_stable: false, is_stopped: false, job_modify_index: index, submit_at: cx.now.wall, spec };
-    cx.store.put_job_version(key, &version);
-    drop_old_versions(cx, key)?;
-    Ok(row)
-}
-
-/// Keeps the newest versions, the newest stable one, and those that allocations run (`spec/jobs.md` 5).
-fn drop_old_versions(cx: &mut Cx<'_>, key: &JobKey) -> Result<(), ApiError> {
-    let all = cx.store.view().job_versions(key, usize::MAX)?;
-    let stable = all.iter().find(|version| version.is_stable).map(|version| version.version);
-    for old in all.iter().skip(cx.budget.job_versions_max) {
-        if Some(old.version) != stable && !is_version_used(cx, key, old.version)? {
-            cx.store.remove_job_version(key, old.version);
-        }
-    }
-    Ok(())
-}
-
-/// True when an allocation, ended or not, names the version: whoever shows it needs the job.
-fn is_version_used(cx: &Cx<'_>, key: &JobKey, version: u64) -> Result<bool, ApiError> {
-    let mut before: Option<Vec<u8>> = None;
-    loop {
-        let page = cx.store.view().job_allocs(key, before.as_deref(), 64)?;
-        if page.iter().any(|(_, alloc)| alloc.job_version == version) {
-            return Ok(true);
-        }
-        match page.last() {
-            Some((last, _)) => before = Some(last.clone()),
-            None => return Ok(false),
-        }
-    }
-}
-
-fn new_eval(cx: &mut Cx<'_>, key: &JobKey, row: &JobRow, trigger: Trigger, index: u64, priority: Option<u8>) -> Evaluation {
+/// An evaluation of a job as it stands.
+pub(super) fn new_eval(cx: &mut Cx<'_>, key: &JobKey, row: &JobRow, trigger: Trigger, index: u64, priority: Option<u8>) -> Evaluation {
     Evaluation {
         job: key.clone(),
         job_type: row.stub.kind,
@@ -370,7 +311,7 @@ fn new_eval(cx: &mut Cx<'_>, key: &JobKey, row: &JobRow, trigger: Trigger, index
     }
 }
 
-fn key_of(ask: &Ask<'_>, common: &Common) -> JobKey {
+pub(super) fn key_of(ask: &Ask<'_>, common: &Common) -> JobKey {
     JobKey { namespace: common.namespace.clone(), id: ask.id.to_owned() }
 }
 
@@ -395,7 +336,7 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let common = ask.query.common()?;
     let key = key_of(ask, &common);
     let row = row_of(cx, &key)?;
-    let version = cx.store.view().job_version(&key, row.version)?.ok_or_else(|| ApiError::new(404, "job not found"))?;
+    let version = cx.store.view().job_version(&key, row.edition())?.ok_or_else(|| ApiError::new(404, "job not found"))?;
     Answer::json(&show::whole_job(&version, &row)?, Some(row.modify_index))
 }
 
@@ -418,16 +359,7 @@ fn deregister(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         return Answer::json(&answer, None);
     };
     let index = cx.store.next_index();
-    // A stop is a version of its own: the spec of the last one, wanted nowhere.
-    if let Some(last) = cx.store.view().job_version(&key, row.version)? {
-        let version = row.version + 1;
-        cx.store.put_job_version(&key, &JobVersion { version, is_stopped: true, job_modify_index: index, ..last });
-        row.version = version;
-        drop_old_versions(cx, &key)?;
-    }
-    row.is_stopped = true;
-    row.modify_index = index;
-    row.job_modify_index = index;
+    version::put_stop(cx.store, &key, &mut row, index, cx.budget.job_versions_max)?;
     let has_no_allocs = row.stub.is_periodic || row.stub.is_parameterized;
     if has_no_allocs {
         row.status = JobStatus::Dead;
@@ -449,12 +381,7 @@ fn deregister(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         answer.eval_create_index = index;
     }
     if purge {
-        cx.store.remove_job(&key);
-        for version in cx.store.view().job_versions(&key, usize::MAX)? {
-            if !is_version_used(cx, &key, version.version)? {
-                cx.store.remove_job_version(&key, version.version);
-            }
-        }
+        version::purge(cx.store, &key, &row)?;
     }
     let index = Some(index);
     Answer::json(&answer, index)
@@ -508,7 +435,7 @@ fn versions(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let Some(row) = cx.store.view().job(&key)? else {
         return Err(ApiError::new(404, "job versions not found"));
     };
-    let stored = cx.store.view().job_versions(&key, cx.budget.job_versions_max)?;
+    let stored = cx.store.view().job_versions(&key, row.create_index, cx.budget.job_versions_max)?;
     let versions = stored.iter().map(|version| show::whole_job(version, &row)).collect::<Result<Vec<_>, _>>()?;
     let index = row.modify_index;
     Answer::json(&Versions { versions, diffs: (), index, known_leader: true, last_contact: 0, next_token: "" }, Some(index))

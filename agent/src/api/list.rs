@@ -3,13 +3,14 @@
 //! Order: (CreateIndex, ID) with tokens `<CreateIndex>.<ID>`; by ID with tokens `<ID>` when a prefix is given or the object is
 //! ordered so. `X-Nomad-Nexttoken` names the first item of the next page, so a page is walked once before its head is sent.
 
-use dunlin_runtime::id::{AllocId, EvalId};
+use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
 
 use super::body::{Body, Rows};
 use super::error::ApiError;
 use super::query::Common;
 use super::{Answer, Cx};
 use crate::model::alloc::{Allocation, JobKey};
+use crate::model::deployment::Deployment;
 use crate::model::eval::Evaluation;
 use crate::store::rows::{self, JobRow};
 use crate::store::view::View;
@@ -67,6 +68,20 @@ impl Source {
     /// 500 for a prefix no id can have.
     pub fn evals(prefix: &str) -> Result<Self, ApiError> {
         if prefix.is_empty() { Ok(Self::all(keys::EVALS)) } else { by_prefix(keys::EVAL_IDS, prefix, "eval") }
+    }
+
+    /// All deployments, or those whose id begins with `prefix`.
+    ///
+    /// # Errors
+    /// 500 for a prefix no id can have.
+    pub fn deployments(prefix: &str) -> Result<Self, ApiError> {
+        if prefix.is_empty() { Ok(Self::all(keys::DEPLOYMENTS)) } else { by_prefix(keys::DEPLOYMENT_IDS, prefix, "deployment") }
+    }
+
+    /// The deployments of a job.
+    #[must_use]
+    pub fn job_deployments(job: &JobKey) -> Self {
+        Self::of_job(keys::job_deployments(job))
     }
 
     /// The allocations of a job.
@@ -163,6 +178,24 @@ impl Listed for Evaluation {
 
     fn load(view: &View<'_>, id: [u8; 16]) -> Result<Option<Self>, StoreError> {
         view.eval(EvalId(id))
+    }
+
+    fn place(&self) -> (u64, String) {
+        (self.create_index, self.id.to_string())
+    }
+
+    fn namespace(&self) -> &str {
+        &self.job.namespace
+    }
+}
+
+impl Listed for Deployment {
+    fn decode(_: &[u8], bytes: &[u8]) -> Result<Self, StoreError> {
+        rows::decode_deployment(bytes)
+    }
+
+    fn load(view: &View<'_>, id: [u8; 16]) -> Result<Option<Self>, StoreError> {
+        view.deployment(DeploymentId(id))
     }
 
     fn place(&self) -> (u64, String) {

@@ -20,8 +20,10 @@ pub mod nodes;
 pub mod pretty;
 pub mod query;
 pub mod route;
+pub mod scaling;
 pub mod show;
 pub mod status;
+pub mod versions;
 
 use std::collections::BTreeMap;
 
@@ -87,9 +89,25 @@ impl Cx<'_> {
     /// # Errors
     /// When rows cannot be read.
     pub fn process(&mut self, eval: crate::model::eval::Evaluation) -> Result<crate::model::eval::Evaluation, StoreError> {
+        self.plan(eval).map(|(eval, _)| eval)
+    }
+
+    /// As [`Cx::process`]; tells the plan too.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn plan(
+        &mut self,
+        eval: crate::model::eval::Evaluation,
+    ) -> Result<(crate::model::eval::Evaluation, crate::sched::Plan), StoreError> {
         let is_eligible = !self.store.view().node()?.is_some_and(|row| row.is_ineligible);
         let site = Site { busy_ports: self.busy_ports, is_eligible, ..Site::of(self.node, self.budget) };
         crate::sched::process::process(self.store, &site, self.now, self.rng, eval)
+    }
+
+    /// A step of a deployment.
+    pub fn deploy(&mut self) -> crate::sched::deploy::Turn<'_> {
+        crate::sched::deploy::Turn { store: self.store, now: self.now, rng: self.rng, versions_max: self.budget.job_versions_max }
     }
 }
 
@@ -176,6 +194,20 @@ impl Ask<'_> {
     pub fn client_alloc(&self) -> Result<AllocId, ApiError> {
         AllocId::parse(self.id).ok_or_else(|| unknown_alloc(self.id))
     }
+}
+
+/// A JSON body, and the keys in it that nobody reads.
+///
+/// # Errors
+/// 400 when it is absent or cannot be read.
+pub(crate) fn body_of<T: serde::de::DeserializeOwned>(cx: &Cx<'_>, body: &[u8]) -> Result<(T, Vec<String>), ApiError> {
+    if body.is_empty() {
+        return Err(ApiError::new(400, "Request body is empty"));
+    }
+    let mut unknown = Vec::new();
+    let value = crate::wire::json::decode_noting(body, cx.budget.json_depth_max, &mut unknown)
+        .map_err(|error| ApiError::new(400, error.to_string()))?;
+    Ok((value, unknown))
 }
 
 /// 404 of the client routes.

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::map_or_null;
-use crate::model::alloc::{Allocation, JobKey, Metric};
+use crate::model::alloc::{Allocation, Health, JobKey, LastReschedule, Metric};
 use crate::model::eval::Evaluation;
 use crate::model::job::{Job, JobKind};
 use crate::model::summary::GroupSummary;
@@ -61,6 +61,27 @@ struct TrackerEvent {
     delay: i64,
 }
 
+/// `AllocDeploymentStatus`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ShownHealth {
+    healthy: Option<bool>,
+    timestamp: Option<String>,
+    canary: bool,
+    modify_index: u64,
+}
+
+impl ShownHealth {
+    fn of(health: &Health) -> Self {
+        Self {
+            healthy: health.is_healthy,
+            timestamp: time(Wall(health.at_ns)),
+            canary: health.is_canary,
+            modify_index: health.modify_index,
+        }
+    }
+}
+
 /// The half that stub and whole object share.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -83,13 +104,13 @@ struct Shared<'a> {
     client_status: &'static str,
     client_description: &'a str,
     task_states: Option<TaskStates<'a>>,
-    deployment_status: (),
+    deployment_status: Option<ShownHealth>,
     #[serde(rename = "FollowupEvalID")]
     followup_eval_id: String,
     next_allocation: String,
     reschedule_tracker: Option<Tracker>,
-    preempted_allocations: (),
-    preempted_by_allocation: &'static str,
+    preempted_allocations: Option<Vec<String>>,
+    preempted_by_allocation: String,
     create_index: u64,
     modify_index: u64,
     create_time: i64,
@@ -102,6 +123,11 @@ fn shared<'a>(alloc: &'a Allocation, node: &'a NodeNames, has_states: bool) -> S
         prev_alloc_id: reschedule.previous.to_string(),
         prev_node_id: node.id.to_string(),
         delay: reschedule.delay_ns,
+    };
+    let last_reschedule = match alloc.last_reschedule {
+        LastReschedule::None => "",
+        LastReschedule::Placed => "ok",
+        LastReschedule::NotPlaced => "no placement",
     };
     Shared {
         id: alloc.id.to_string(),
@@ -116,19 +142,21 @@ fn shared<'a>(alloc: &'a Allocation, node: &'a NodeNames, has_states: bool) -> S
         desired_description: &alloc.desired_description,
         desired_transition: Transition {
             migrate: alloc.wants_migrate.then_some(true),
+            reschedule: alloc.may_reschedule.then_some(true),
+            force_reschedule: alloc.must_reschedule.then_some(true),
             no_shutdown_delay: alloc.no_shutdown_delay.then_some(true),
             ..Transition::default()
         },
         client_status: alloc.client_status.as_str(),
         client_description: &alloc.client_description,
         task_states: (has_states && !alloc.tasks.is_empty()).then_some(TaskStates(&alloc.tasks)),
-        deployment_status: (),
+        deployment_status: alloc.health.as_ref().map(ShownHealth::of),
         followup_eval_id: eval_text(alloc.followup_eval),
         next_allocation: alloc_text(alloc.next),
         reschedule_tracker: (!alloc.reschedules.is_empty())
-            .then(|| Tracker { events: alloc.reschedules.iter().map(events).collect(), last_reschedule: "" }),
-        preempted_allocations: (),
-        preempted_by_allocation: "",
+            .then(|| Tracker { events: alloc.reschedules.iter().map(events).collect(), last_reschedule }),
+        preempted_allocations: (!alloc.preempted.is_empty()).then(|| alloc.preempted.iter().map(ToString::to_string).collect()),
+        preempted_by_allocation: alloc_text(alloc.preempted_by),
         create_index: alloc.create_index,
         modify_index: alloc.modify_index,
         create_time: alloc.create_at.0,
@@ -306,7 +334,7 @@ pub fn alloc_stub(alloc: &Allocation, node: &NodeNames, has_states: bool, has_re
     let stub = Stub {
         shared: shared(alloc, node, has_states),
         job_type: alloc.job_type.as_str(),
-        job_version: alloc.job_version,
+        job_version: alloc.edition.version,
         allocated: has_resources.then(|| allocated(alloc, None)),
     };
     write(&stub, out)
@@ -422,7 +450,7 @@ struct Rest<'a> {
 /// # Errors
 /// 500 when rows cannot be read.
 pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &mut Vec<u8>) -> Result<(), ApiError> {
-    let version = view.job_version(&alloc.job, alloc.job_version)?;
+    let version = view.job_version(&alloc.job, alloc.edition)?;
     let row = view.job(&alloc.job)?.unwrap_or_default();
     let job = version.as_ref().map(|version| job_as_scheduled(version, &row)).transpose()?;
     let text = match &job {
@@ -710,7 +738,7 @@ struct JobStub<'a> {
 /// 500 when rows cannot be read.
 pub fn job_stub(view: &View<'_>, key: &JobKey, row: &JobRow, has_meta: bool, out: &mut Vec<u8>) -> Result<(), ApiError> {
     let meta = match has_meta {
-        true => view.job_version(key, row.version)?.map(|version| whole_job(&version, row)).transpose()?.map(|job| job.meta),
+        true => view.job_version(key, row.edition())?.map(|version| whole_job(&version, row)).transpose()?.map(|job| job.meta),
         false => None,
     };
     let stub = &row.stub;

@@ -24,7 +24,7 @@ use crate::store::view::View;
 /// What the runtime runs for an allocation. A job that cannot be read gives tasks that fail with the reason: an allocation is
 /// never silently left out.
 pub fn spec(view: &View<'_>, alloc: &Allocation, setting: &Setting) -> Result<AllocSpec, StoreError> {
-    let version = view.job_version(&alloc.job, alloc.job_version)?;
+    let version = view.job_version(&alloc.job, alloc.edition)?;
     let job = version.and_then(|version| Job::from_json(version.spec.as_bytes()).ok());
     let placed = Placed { id: alloc.id, name: alloc.name(), index: alloc.index, ports: alloc.grant.ports.clone() };
     let rules = NodeRules {
@@ -33,7 +33,7 @@ pub fn spec(view: &View<'_>, alloc: &Allocation, setting: &Setting) -> Result<Al
     };
     let lowered = job.and_then(|job| lower::lower(&job, &alloc.group, placed, rules));
     Ok(lowered.unwrap_or_else(|| {
-        let why = format!("version {} of job {} cannot be read from the store", alloc.job_version, alloc.job.id);
+        let why = format!("version {} of job {} cannot be read from the store", alloc.edition.version, alloc.job.id);
         let tasks = alloc.tasks.iter().map(|task| TaskSpec::failed(&task.name, why.clone()));
         AllocSpec {
             id: alloc.id,

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_hal::clock::{Mono, Now};
 use dunlin_hal::entropy::Rng;
+use dunlin_runtime::alloc::health::{Verdict, Watch};
 use dunlin_runtime::alloc::machine::{Alloc, Event, RestartAsk};
-use dunlin_runtime::event::{ClientStatus, TaskPhase, TaskState};
-use dunlin_runtime::id::{AllocId, Inv};
+use dunlin_runtime::event::{ClientStatus, EventKind, TaskPhase, TaskState};
+use dunlin_runtime::id::{AllocId, DeploymentId, Inv};
 use dunlin_runtime::spec::AllocSpec;
 use dunlin_runtime::task::machine::{Durability, Effect, News, TaskMemo};
 use dunlin_runtime::task::restart::Window;
@@ -16,13 +17,18 @@ use dunlin_runtime::task::restart::Window;
 use super::Op;
 use crate::api::Tasks;
 use crate::api::error::ApiError;
-use crate::model::alloc::Allocation;
+use crate::model::alloc::{Allocation, Edition};
 
 /// One living allocation.
 struct Run {
     machine: Alloc,
-    /// The allocation it replaces and whose end it waits for: two generations of a task never run at once.
-    waits_for: Option<AllocId>,
+    /// Allocations whose end it waits for: the one it replaces, as two generations of a task never run at once, and those that make
+    /// room for it.
+    waits_for: Vec<AllocId>,
+    /// Whether it is healthy, while its deployment wants to know.
+    watch: Option<Watch>,
+    deployment: DeploymentId,
+    edition: Edition,
     /// Its row is durable.
     may_begin: bool,
     has_begun: bool,
@@ -44,6 +50,8 @@ pub(super) struct Took {
     pub(super) changed: Option<Durability>,
     pub(super) tasks: Vec<(TaskState, TaskMemo)>,
     pub(super) status: (ClientStatus, &'static str),
+    /// What its deployment hears, once.
+    pub(super) is_healthy: Option<bool>,
     pub(super) effects: Vec<TaskEffect>,
 }
 
@@ -52,6 +60,34 @@ pub(super) enum TaskEffect {
     Launch { task: usize, inv: Inv, window: Window },
     Supervise { inv: Inv, op: Op },
     Consumed { task: String, inv: Inv, is_last: bool },
+}
+
+/// A watch over the health of an allocation, if somebody wants to know it and does not yet.
+fn watch(now: Now, alloc: &Allocation, spec: &AllocSpec) -> Option<Watch> {
+    let is_asked = !alloc.deployment.is_nil() && alloc.health.as_ref().is_none_or(|health| health.is_healthy.is_none());
+    spec.health.filter(|_| is_asked).map(|rule| Watch::new(rule, now))
+}
+
+impl Run {
+    fn watching(&self) -> Option<&Watch> {
+        self.watch.as_ref().filter(|_| self.has_begun)
+    }
+
+    /// Looks at its health; what is found is said once, with an event on each task to blame.
+    fn look(&mut self, now: Now) -> Option<bool> {
+        let roles = self.machine.spec().tasks.iter().map(|task| task.role);
+        let verdict = self.watch.as_mut().filter(|_| self.has_begun)?.look(now, roles.zip(self.machine.states()))?;
+        self.watch = None;
+        match verdict {
+            Verdict::Healthy => Some(true),
+            Verdict::Unhealthy(texts) => {
+                for (task, message) in texts {
+                    self.machine.tell(now, task, EventKind::Unhealthy { message });
+                }
+                Some(false)
+            }
+        }
+    }
 }
 
 impl Runs {
@@ -69,16 +105,31 @@ impl Runs {
 
     /// A new allocation; it begins when its row is durable and its predecessor has ended.
     pub(super) fn add_new(&mut self, now: Now, alloc: &Allocation, spec: AllocSpec) {
-        let waits_for = Some(alloc.previous).filter(|previous| !previous.is_nil() && self.has(*previous));
-        self.all.insert(alloc.id, Run { machine: Alloc::new(spec, now), waits_for, may_begin: false, has_begun: false });
+        let waits_for = alloc.preempted.iter().chain([&alloc.previous]).copied().filter(|id| self.has(*id)).collect();
+        let watch = watch(now, alloc, &spec);
+        let machine = Alloc::new(spec, now);
+        self.all.insert(
+            alloc.id,
+            Run { machine, waits_for, watch, deployment: alloc.deployment, edition: alloc.edition, may_begin: false, has_begun: false },
+        );
     }
 
     /// An allocation of an earlier life of the agent. Feed what was found with [`Runs::restored`], then [`Runs::may_begin`].
-    pub(super) fn add_restored(&mut self, alloc: &Allocation, spec: AllocSpec, is_stopping: bool) {
+    pub(super) fn add_restored(&mut self, now: Now, alloc: &Allocation, spec: AllocSpec, is_stopping: bool) {
         let states = alloc.tasks.iter().map(|task| task.state.clone()).collect();
         let memos = alloc.tasks.iter().map(|task| task.memo).collect();
+        let watch = watch(now, alloc, &spec);
         let machine = Alloc::restore(spec, states, memos, is_stopping);
-        self.all.insert(alloc.id, Run { machine, waits_for: None, may_begin: false, has_begun: false });
+        let run = Run {
+            machine,
+            waits_for: Vec::new(),
+            watch,
+            deployment: alloc.deployment,
+            edition: alloc.edition,
+            may_begin: false,
+            has_begun: false,
+        };
+        self.all.insert(alloc.id, run);
     }
 
     pub(super) fn restored(&mut self, now: Now, rng: &mut Rng, id: AllocId, event: Event) {
@@ -111,8 +162,28 @@ impl Runs {
         }
     }
 
+    /// It goes on under another version of its job, whose spec makes the same processes.
+    pub(super) fn update(&mut self, now: Now, alloc: &Allocation, spec: AllocSpec) {
+        if let Some(run) = self.all.get_mut(&alloc.id) {
+            if run.deployment != alloc.deployment {
+                run.deployment = alloc.deployment;
+                run.watch = watch(now, alloc, &spec);
+            }
+            run.edition = alloc.edition;
+            run.machine.update(spec);
+            self.dirty.insert(alloc.id);
+        }
+    }
+
+    /// True when it runs this version of its job already.
+    pub(super) fn is_current(&self, alloc: &Allocation) -> bool {
+        self.all.get(&alloc.id).is_some_and(|run| run.edition == alloc.edition && run.deployment == alloc.deployment)
+    }
+
     pub(super) fn stop(&mut self, now: Now, rng: &mut Rng, id: AllocId, no_shutdown_delay: bool) {
         if let Some(run) = self.all.get_mut(&id) {
+            // Nobody asks any more how it does.
+            run.watch = None;
             run.machine.handle(now, rng, Event::Stop { reason: String::new(), no_shutdown_delay });
             self.dirty.insert(id);
         }
@@ -130,11 +201,14 @@ impl Runs {
                 run.machine.handle(now, rng, Event::Due);
                 self.dirty.insert(*id);
             }
+            if run.watching().is_some_and(|watch| watch.due() <= now.mono) {
+                self.dirty.insert(*id);
+            }
         }
     }
 
     pub(super) fn next_due(&self) -> Option<Mono> {
-        self.all.values().filter_map(|run| run.machine.due()).min()
+        self.all.values().flat_map(|run| run.machine.due().into_iter().chain(run.watching().map(Watch::due))).min()
     }
 
     /// The next allocation to look at, begun if it may.
@@ -143,9 +217,11 @@ impl Runs {
         if let Some(run) = self.all.get_mut(&id)
             && run.may_begin
             && !run.has_begun
-            && run.waits_for.is_none()
+            && run.waits_for.is_empty()
         {
             run.has_begun = true;
+            // Its time begins with it, not with its predecessor's end.
+            run.watch = run.watch.take().map(|watch| watch.again(now));
             run.machine.handle(now, rng, Event::Run);
         }
         Some(id)
@@ -157,8 +233,9 @@ impl Runs {
     }
 
     /// What the machine did; `None` = there is no such machine.
-    pub(super) fn take(&mut self, id: AllocId) -> Option<Took> {
+    pub(super) fn take(&mut self, now: Now, id: AllocId) -> Option<Took> {
         let run = self.all.get_mut(&id)?;
+        let is_healthy = run.look(now);
         let mut changed = None;
         let mut effects = Vec::new();
         while let Some(effect) = run.machine.poll() {
@@ -177,15 +254,18 @@ impl Runs {
             }
         }
         let tasks = run.machine.states().iter().cloned().zip(run.machine.memos().iter().copied()).collect();
-        Some(Took { changed, tasks, status: run.machine.client_status(), effects })
+        if is_healthy.is_some() {
+            changed = changed.max(Some(Durability::C1));
+        }
+        Some(Took { changed, tasks, status: run.machine.client_status(), is_healthy, effects })
     }
 
     /// The allocation has ended; whoever waited for it may begin.
     pub(super) fn remove(&mut self, id: AllocId) {
         self.all.remove(&id);
         for (other, run) in &mut self.all {
-            if run.waits_for == Some(id) {
-                run.waits_for = None;
+            if run.waits_for.contains(&id) {
+                run.waits_for.retain(|waits_for| *waits_for != id);
                 self.dirty.insert(*other);
             }
         }

@@ -169,9 +169,12 @@ impl World {
                 let body = match reply.body {
                     Body::Full(bytes) => String::from_utf8(bytes).unwrap(),
                     Body::Rows(mut rows) => {
-                        let mut out = Vec::new();
+                        let (mut out, mut step) = (Vec::new(), Vec::new());
                         let view = self.core.shown().expect("a list is shown when all is durable");
-                        while rows.step(&view, &mut out).unwrap() {}
+                        while rows.step(&view, &mut step).unwrap() {
+                            out.append(&mut step);
+                        }
+                        out.append(&mut step);
                         String::from_utf8(out).unwrap()
                     }
                     Body::Machine(_) => "machine".to_owned(),
@@ -306,7 +309,10 @@ fn a_crash_within_policy_restarts_and_then_fails() {
         assert!(world.wait(60_000));
     }
     world.end_all(1);
-    assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting");
+    assert_eq!(
+        world.events("j"),
+        "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting, Alloc Unhealthy"
+    );
     let alloc = &world.get("/v1/job/j/allocations")[0];
     assert_eq!((&alloc["ClientStatus"], &alloc["ClientDescription"]), (&"failed".into(), &"Failed tasks".into()));
     assert_eq!(world.get("/v1/job/j")["Status"], "dead");
@@ -333,7 +339,10 @@ fn lives_nobody_has_stored_are_told_once_and_in_their_order() {
         world.end_all(1);
         world.processes.insert(first, folder);
         world.crash(false);
-        assert_eq!(world.events("j"), "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting");
+        assert_eq!(
+            world.events("j"),
+            "Received, Task Setup, Started, Terminated, Restarting, Started, Terminated, Not Restarting, Alloc Unhealthy"
+        );
         assert!(world.processes.is_empty());
     }
 }
@@ -448,7 +457,8 @@ fn a_full_store_takes_no_job_but_what_makes_room() {
 #[test]
 fn soft_facts_are_shown_at_once_and_kept_within_seconds() {
     let mut world = World::new(1);
-    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    // Of a type that has no deployment, whose end would be another commit.
+    world.ask(Method::Put, "/v1/jobs", &job("j", "system", 1));
     let commits_n = world.commits_n;
     assert_eq!(world.get("/v1/allocations")[0]["ClientStatus"], "running");
     assert!(world.wait(GENERIC_LINUX.soft_age_max_ms), "soft rows have a deadline");
@@ -618,3 +628,5 @@ fn a_cut_before_every_effect_loses_no_promise() {
         }
     }
 }
+
+mod deploys;

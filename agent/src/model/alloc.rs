@@ -46,6 +46,15 @@ impl Desired {
     }
 }
 
+/// One version of one life of a job: a job that is purged and registered again counts its versions anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edition {
+    /// Index at which this life of the job began (`Job.CreateIndex`).
+    pub create_index: u64,
+    /// From 0.
+    pub version: u64,
+}
+
 /// Names a job everywhere inside the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobKey {
@@ -110,6 +119,19 @@ impl Grant {
     }
 }
 
+/// How an allocation stands to its deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// `None` = not known yet.
+    pub is_healthy: Option<bool>,
+    /// When it became known, ns since the epoch.
+    pub at_ns: i64,
+    /// Placed beside the old version, to try the new one.
+    pub is_canary: bool,
+    /// Index of the last change.
+    pub modify_index: u64,
+}
+
 /// One failed start that led to a new allocation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RescheduleEvent {
@@ -119,6 +141,18 @@ pub struct RescheduleEvent {
     pub previous: AllocId,
     /// Delay before the new one, ns.
     pub delay_ns: i64,
+}
+
+/// `RescheduleTracker.LastReschedule`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LastReschedule {
+    /// Nothing was tried.
+    #[default]
+    None,
+    /// It was replaced.
+    Placed,
+    /// There was no room for a replacement.
+    NotPlaced,
 }
 
 /// How the scheduler came to place (or not to place) a group: `AllocMetric` of one node.
@@ -150,7 +184,7 @@ pub struct Allocation {
     /// The job.
     pub job: JobKey,
     /// The job's version.
-    pub job_version: u64,
+    pub edition: Edition,
     /// The job's type.
     pub job_type: JobKind,
     /// The task group.
@@ -163,6 +197,10 @@ pub struct Allocation {
     pub desired_description: String,
     /// `DesiredTransition.Migrate`: the stop API asked for a replacement.
     pub wants_migrate: bool,
+    /// `DesiredTransition.Reschedule`: its deployment lets it be replaced.
+    pub may_reschedule: bool,
+    /// `DesiredTransition.ForceReschedule`: a new evaluation replaces it although its policy would not.
+    pub must_reschedule: bool,
     /// `DesiredTransition.NoShutdownDelay`.
     pub no_shutdown_delay: bool,
     /// What has become of it.
@@ -183,8 +221,16 @@ pub struct Allocation {
     pub followup_eval: EvalId,
     /// Deployment it belongs to; nil = none.
     pub deployment: DeploymentId,
+    /// How it stands to it; `None` = not at all yet.
+    pub health: Option<Health>,
     /// Earlier failures of its line.
     pub reschedules: Vec<RescheduleEvent>,
+    /// What came of replacing it.
+    pub last_reschedule: LastReschedule,
+    /// Allocations that were stopped to make room for it.
+    pub preempted: Vec<AllocId>,
+    /// The allocation it made room for; nil = none.
+    pub preempted_by: AllocId,
     /// Index at which it was made; never changes, orders all lists.
     pub create_index: u64,
     /// Index of the last change of any kind.

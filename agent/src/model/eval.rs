@@ -112,6 +112,8 @@ pub struct Evaluation {
     pub status_description: String,
     /// Not before this time; [`Wall::UNSET`] = at once.
     pub wait_until: Wall,
+    /// The longest it may wait, ms: a wall clock that was set back must not make it wait for ever.
+    pub wait_max_ms: u64,
     /// The evaluation that continues this one; nil = none.
     pub next: EvalId,
     /// The evaluation this one continues; nil = none.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use dunlin_runtime::id::AllocId;
 use dunlin_runtime::proc::signal;
-use dunlin_runtime::spec::{self, AllocSpec, DriverKind, KillPolicy, LogPolicy, Program, RestartMode, Role, TaskSpec};
+use dunlin_runtime::spec::{self, AllocSpec, DriverKind, HealthRule, KillPolicy, LogPolicy, Program, RestartMode, Role, TaskSpec};
 
 use crate::model::job::{Job, JobKind, Lifecycle, Task, TaskGroup, Template};
 use crate::wire::go_text::quote;
@@ -61,6 +61,16 @@ pub fn lower(job: &Job, group_name: &str, placed: Placed, rules: NodeRules) -> O
         ports: placed.ports,
         meta: meta(job, group),
         tasks: group.tasks.iter().map(|task| lower_task(task, job.kind(), rules)).collect(),
+        health: health(job, group),
+    })
+}
+
+/// When an allocation of a deployment is healthy; `None` = a user says so, or nobody asks.
+fn health(job: &Job, group: &TaskGroup) -> Option<HealthRule> {
+    let update = group.update.as_ref().filter(|update| job.kind() == JobKind::Service && update.max_parallel.unwrap_or(0) > 0)?;
+    (update.health_check.as_deref() != Some("manual")).then(|| HealthRule {
+        min_healthy_ms: ms(update.min_healthy_time_ns.unwrap_or(0)),
+        deadline_ms: ms(update.healthy_deadline_ns.unwrap_or(0)),
     })
 }
 

@@ -5,9 +5,11 @@
 
 pub mod alloc;
 pub mod canonical;
+pub mod deployment;
 pub mod eval;
 pub mod job;
 pub mod lower;
+pub mod scaling;
 pub mod summary;
 pub mod task_state;
 pub mod validate;

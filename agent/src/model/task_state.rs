@@ -294,6 +294,10 @@ fn flat(event: &TaskEvent) -> Flat<'_> {
             let text = format!("Waiting for shutdown_delay of {} before killing the task.", span(*delay_ns));
             Flat { r#type: "Waiting for shutdown delay", details: with_message("", &text).1, display_message: text.into(), ..base }
         }
+        EventKind::Unhealthy { message } => {
+            let (r#type, details) = with_message("Alloc Unhealthy", message);
+            Flat { r#type, details, message, display_message: message.into(), ..base }
+        }
         EventKind::SkippingShutdownDelay { delay_ns } => {
             let text = format!("Skipping shutdown_delay of {} before killing the task.", span(*delay_ns));
             Flat { r#type: "Skipping shutdown delay", details: with_message("", &text).1, display_message: text.into(), ..base }

@@ -11,7 +11,7 @@ use super::ports::Taken;
 use super::reconcile::Slot;
 use super::{Placement, feasible};
 use crate::model::alloc::{Allocation, Grant, Metric, TaskGrant};
-use crate::model::job::{Job, Task, TaskGroup};
+use crate::model::job::{Job, JobKind, Task, TaskGroup};
 use crate::node::Node;
 
 /// This node, as far as placement cares.
@@ -33,6 +33,40 @@ pub struct Site<'a> {
     pub is_eligible: bool,
     /// Allocations that may be alive together (`Budget::allocs_max`).
     pub allocs_max: usize,
+    /// Jobs that may make others give way.
+    pub preemption: Preemption,
+}
+
+/// For which types of jobs less important allocations are stopped (`PreemptionConfig`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preemption {
+    /// `SystemSchedulerEnabled`.
+    pub for_system: bool,
+    /// `SysBatchSchedulerEnabled`.
+    pub for_sysbatch: bool,
+    /// `BatchSchedulerEnabled`.
+    pub for_batch: bool,
+    /// `ServiceSchedulerEnabled`.
+    pub for_service: bool,
+}
+
+impl Default for Preemption {
+    fn default() -> Self {
+        Self { for_system: true, for_sysbatch: false, for_batch: false, for_service: false }
+    }
+}
+
+impl Preemption {
+    /// True when jobs of this type may.
+    #[must_use]
+    pub fn is_on(&self, kind: JobKind) -> bool {
+        match kind {
+            JobKind::System => self.for_system,
+            JobKind::Sysbatch => self.for_sysbatch,
+            JobKind::Batch => self.for_batch,
+            JobKind::Service => self.for_service,
+        }
+    }
 }
 
 impl<'a> Site<'a> {
@@ -54,6 +88,7 @@ impl<'a> Site<'a> {
             network: resources.networks.first().map(|network| (network.device.as_str(), network.ip.as_str(), network.mbits)),
             is_eligible: true,
             allocs_max: budget.allocs_max,
+            preemption: Preemption::default(),
         }
     }
 }
@@ -79,6 +114,14 @@ impl Room {
             cpu_mhz: self.cpu_mhz.saturating_add(other.cpu_mhz),
             memory_mb: self.memory_mb.saturating_add(other.memory_mb),
             disk_mb: self.disk_mb.saturating_add(other.disk_mb),
+        }
+    }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            cpu_mhz: self.cpu_mhz.saturating_sub(other.cpu_mhz),
+            memory_mb: self.memory_mb.saturating_sub(other.memory_mb),
+            disk_mb: self.disk_mb.saturating_sub(other.disk_mb),
         }
     }
 
@@ -115,14 +158,30 @@ impl Used {
             used.ports.add_one(*port);
         }
         for alloc in keep {
-            used.room = used.room.plus(Room::of(&alloc.grant));
-            used.ports.add(&alloc.grant.ports);
-            used.allocs_n += 1;
-            if job.is_some_and(|job| job.id == alloc.job.id && job.namespace == alloc.job.namespace) {
-                used.groups.push(alloc.group.clone());
-            }
+            used.add(alloc, job);
         }
         used
+    }
+
+    /// Counts an allocation that keeps its room.
+    pub fn add(&mut self, alloc: &Allocation, job: Option<&Job>) {
+        self.room = self.room.plus(Room::of(&alloc.grant));
+        self.ports.add(&alloc.grant.ports);
+        self.allocs_n += 1;
+        if job.is_some_and(|job| is_of(job, alloc)) {
+            self.groups.push(alloc.group.clone());
+        }
+    }
+
+    /// Counts an allocation no more: it will make room.
+    pub fn remove(&mut self, alloc: &Allocation, job: Option<&Job>) {
+        self.room = self.room.less(Room::of(&alloc.grant));
+        self.ports.remove(&alloc.grant.ports);
+        self.allocs_n = self.allocs_n.saturating_sub(1);
+        let of_group = |group: &String| job.is_some_and(|job| is_of(job, alloc)) && *group == alloc.group;
+        if let Some(i) = self.groups.iter().position(of_group) {
+            self.groups.swap_remove(i);
+        }
     }
 
     /// Places one slot and counts it.
@@ -172,8 +231,21 @@ impl Used {
         self.room = wanted;
         self.allocs_n += 1;
         self.groups.push(group.name.clone());
-        Ok(Placement { group: group.name.clone(), index: slot.index, previous: slot.previous, grant, metric })
+        Ok(Placement {
+            group: group.name.clone(),
+            index: slot.index,
+            previous: slot.previous,
+            is_reschedule: slot.is_reschedule,
+            is_canary: slot.is_canary,
+            grant,
+            metric,
+            ..Placement::default()
+        })
     }
+}
+
+fn is_of(job: &Job, alloc: &Allocation) -> bool {
+    job.id == alloc.job.id && job.namespace == alloc.job.namespace
 }
 
 /// What a group asks for, as a grant without ports. `model::validate` refuses negative values; one beyond every node is the most

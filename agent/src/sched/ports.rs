@@ -23,6 +23,13 @@ impl Taken {
         self.0.extend(ports.iter().map(|port| port.value));
     }
 
+    /// The ports of an allocation are free again.
+    pub fn remove(&mut self, ports: &[Port]) {
+        for port in ports {
+            self.0.remove(&port.value);
+        }
+    }
+
     /// Marks one port as used: reserved by configuration, or listened on by something else.
     pub fn add_one(&mut self, port: u16) {
         self.0.insert(port);

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_hal::clock::Wall;
 use dunlin_hal::entropy::Rng;
 use dunlin_hal::sim::entropy::SimEntropy;
 use dunlin_runtime::event::{ClientStatus, TaskPhase};
-use dunlin_runtime::id::{AllocId, NodeId};
+use dunlin_runtime::id::{AllocId, EvalId, NodeId};
 use dunlin_runtime::spec::{DriverKind, NodeVars, Port};
 
-use super::place::{Room, Site, Used};
+use super::place::{Preemption, Room, Site, Used};
 use super::ports::Taken;
-use super::reconcile::{Changes, Slot, reconcile};
+use super::reconcile::{Ask, Changes, Slot, reconcile};
 use super::*;
-use crate::model::alloc::{Allocation, Desired, JobKey, TaskEntry};
+use crate::model::alloc::{Allocation, Desired, Edition, JobKey, TaskEntry};
 use crate::model::canonical::{Ctx, canonicalize};
 use crate::model::job::{Job, Network};
 
@@ -49,7 +50,7 @@ fn allocs(list: Vec<Has>) -> Vec<Allocation> {
             job: JobKey { namespace: "default".to_owned(), id: "j".to_owned() },
             group: "g".to_owned(),
             index: has.index,
-            job_version: has.version,
+            edition: edition(has.version),
             client_status: has.status,
             desired: has.desired,
             wants_migrate: has.wants_migrate,
@@ -60,11 +61,30 @@ fn allocs(list: Vec<Has>) -> Vec<Allocation> {
     made.collect()
 }
 
+fn edition(version: u64) -> Edition {
+    Edition { create_index: 7, version }
+}
+
+/// One job, without a deployment.
+fn plain<'a>(
+    job: Option<&'a Job>,
+    version: u64,
+    allocs: &'a [Allocation],
+    slots_max: usize,
+    older: &'a dyn Fn(&Allocation) -> Option<&'a Job>,
+) -> Ask<'a> {
+    let edition = edition(version);
+    Ask { job, edition, allocs, deployment: None, eval: EvalId([9; 16]), now: Wall(0), slots_max, older, can_stay: &|_, _| true }
+}
+
 /// stops as `<n>:<first word of why>`, in-place as `<n>`, missing as `<index>[<-previous]`.
 #[track_caller]
 fn check(job: Option<&Job>, version: u64, list: Vec<Has>, older: Option<&Job>, want: (&str, &str, &str)) {
     let allocs = allocs(list);
-    let Changes { stop, update_in_place, missing, .. } = reconcile(job, version, &allocs, 100, |_| older.and_then(|job| job.group("g")));
+    let Changes { mut stop, replace, update_in_place, mut missing, .. } = reconcile(&plain(job, version, &allocs, 100, &|_| older));
+    stop.extend(replace.iter().map(|slot| Stop { alloc: slot.previous, description: UPDATED }));
+    missing.extend(replace);
+    missing.sort_by_key(|slot| slot.index);
     let stops: Vec<String> = stop
         .iter()
         .map(|stop| {
@@ -101,8 +121,9 @@ fn what_should_be_against_what_is() {
     check(Some(&service), 0, vec![moved, has(1, Running)], None, ("1:migrated", "", "0<-1"));
     // A failed service allocation keeps its slot (its reschedule policy decides); one that ended well does not.
     check(Some(&service), 0, vec![has(0, Failed), has(1, Complete)], None, ("", "", "1"));
-    // ... but not under a newer version.
-    check(Some(&service), 1, vec![has(0, Failed), Has { version: 1, ..has(1, Running) }], None, ("", "", "0"));
+    // ... but under a newer version that changes what runs it is replaced.
+    check(Some(&service), 1, vec![has(0, Failed), Has { version: 1, ..has(1, Running) }], None, ("1:updated", "", "0<-1"));
+    check(Some(&service), 1, vec![has(0, Failed), Has { version: 1, ..has(1, Running) }], Some(&service), ("", "", ""));
     // Batch work that was done is done; failed work stays failed; stopped work is done again.
     let batch = two("batch", 3);
     let stopped = Has { desired: Desired::Stop, ..has(2, Failed) };
@@ -144,6 +165,7 @@ fn site<'a>(vars: &'a NodeVars, room: Room) -> Site<'a> {
         network: Some(("eth0", "10.0.0.7", 100)),
         is_eligible: true,
         allocs_max: 100,
+        preemption: Preemption::default(),
     }
 }
 
@@ -154,7 +176,7 @@ fn rng() -> Rng {
 }
 
 fn slot(index: u32) -> Slot {
-    Slot { group: "g".to_owned(), index, previous: AllocId::default() }
+    Slot { group: "g".to_owned(), index, ..Slot::default() }
 }
 
 #[test]
@@ -201,11 +223,11 @@ fn a_wish_beyond_every_node_is_not_granted() {
 fn a_huge_count_is_counted() {
     let huge = job(r#"{"ID":"j","TaskGroups":[{"Name":"g","Count":4000000000,"Tasks":[{"Name":"t"}]}]}"#);
     let there = allocs(vec![has(1, ClientStatus::Running), has(3_999_999_999, ClientStatus::Running)]);
-    let changes = reconcile(Some(&huge), 0, &there, 3, |_| None);
+    let changes = reconcile(&plain(Some(&huge), 0, &there, 3, &|_| None));
     assert_eq!(changes.missing.iter().map(|slot| slot.index).collect::<Vec<_>>(), [0, 2, 3]);
     assert_eq!(changes.beyond, [("g".to_owned(), 4_000_000_000 - 4 - 1)]);
     let few = job(r#"{"ID":"j","TaskGroups":[{"Name":"g","Count":3,"Tasks":[{"Name":"t"}]}]}"#);
-    assert_eq!(reconcile(Some(&few), 0, &[], 3, |_| None).beyond, []);
+    assert_eq!(reconcile(&plain(Some(&few), 0, &[], 3, &|_| None)).beyond, []);
 }
 
 #[test]

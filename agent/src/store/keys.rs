@@ -4,7 +4,8 @@
 //! m                                          meta: index, wall clock, boot id, index per table
 //! N                                          the node's own row
 //! J <namespace> 00 <job id>                  job, changing half          (ids hold no NUL: validation refuses it)
-//! V <namespace> 00 <job id> 00 <version be>  one version of a job
+//! V <namespace> 00 <job id> 00 <job create index be> <version be>   one version of one life of a job
+//! U <namespace> 00 <job id> 00 <job create index be> <version be> <alloc id>   allocations of a version, empty value
 //! A <create index be> <alloc id>             allocation, in list order
 //! a <alloc id>                               -> create index
 //! B <namespace> 00 <job id> 00 <create index be> <alloc id>   allocations of a job, empty value
@@ -12,13 +13,18 @@
 //! e <eval id>                                -> create index
 //! F <namespace> 00 <job id> 00 <create index be> <eval id>    evaluations of a job, empty value
 //! K <namespace> 00 <job id>                  -> id of the job's blocked evaluation
+//! W <eval id>                                evaluations that wait for their time, empty value
+//! D <create index be> <deployment id>        deployment, in list order
+//! d <deployment id>                          -> create index
+//! G <namespace> 00 <job id> 00 <create index be> <deployment id>   deployments of a job, empty value
+//! Y <namespace> 00 <job id>                  what changed the counts of the job's groups
 //! L <alloc id>                               allocations whose tasks have not all ended, empty value
 //! O <alloc id>                               outbox
 //! ```
 
-use dunlin_runtime::id::{AllocId, EvalId};
+use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
 
-use crate::model::alloc::JobKey;
+use crate::model::alloc::{Edition, JobKey};
 
 /// The meta row.
 pub const META: &[u8] = b"m";
@@ -38,6 +44,12 @@ pub const EVAL_IDS: &[u8] = b"e";
 pub const LIVE: &[u8] = b"L";
 /// All blocked evaluations.
 pub const BLOCKED: &[u8] = b"K";
+/// All evaluations that wait for their time.
+pub const DELAYED: &[u8] = b"W";
+/// All deployments in list order.
+pub const DEPLOYMENTS: &[u8] = b"D";
+/// All deployment ids in order.
+pub const DEPLOYMENT_IDS: &[u8] = b"d";
 /// The outbox.
 pub const OUTBOX: &[u8] = b"O";
 
@@ -78,6 +90,13 @@ fn children(kind: u8, job: &JobKey) -> Vec<u8> {
     key
 }
 
+fn of_edition(kind: u8, job: &JobKey, Edition { create_index, version }: Edition) -> Vec<u8> {
+    let mut key = children(kind, job);
+    key.extend_from_slice(&create_index.to_be_bytes());
+    key.extend_from_slice(&version.to_be_bytes());
+    key
+}
+
 /// A job.
 #[must_use]
 pub fn job(job: &JobKey) -> Vec<u8> {
@@ -86,16 +105,30 @@ pub fn job(job: &JobKey) -> Vec<u8> {
 
 /// One version of a job.
 #[must_use]
-pub fn job_version(job: &JobKey, version: u64) -> Vec<u8> {
-    let mut key = job_versions(job);
-    key.extend_from_slice(&version.to_be_bytes());
+pub fn job_version(job: &JobKey, edition: Edition) -> Vec<u8> {
+    of_edition(b'V', job, edition)
+}
+
+/// All versions of one life of a job.
+#[must_use]
+pub fn job_versions(job: &JobKey, create_index: u64) -> Vec<u8> {
+    let mut key = children(b'V', job);
+    key.extend_from_slice(&create_index.to_be_bytes());
     key
 }
 
-/// All versions of a job.
+/// An allocation by the version it runs.
 #[must_use]
-pub fn job_versions(job: &JobKey) -> Vec<u8> {
-    children(b'V', job)
+pub fn edition_alloc(job: &JobKey, edition: Edition, id: AllocId) -> Vec<u8> {
+    let mut key = edition_allocs(job, edition);
+    key.extend_from_slice(&id.0);
+    key
+}
+
+/// All allocations of a version.
+#[must_use]
+pub fn edition_allocs(job: &JobKey, edition: Edition) -> Vec<u8> {
+    of_edition(b'U', job, edition)
 }
 
 /// An allocation.
@@ -152,10 +185,46 @@ pub fn live(id: AllocId) -> Vec<u8> {
     by_id(b'L', id.0)
 }
 
+/// What changed the counts of a job's groups.
+#[must_use]
+pub fn scaling(job: &JobKey) -> Vec<u8> {
+    of_job(b'Y', job)
+}
+
 /// The blocked evaluation of a job.
 #[must_use]
 pub fn blocked(job: &JobKey) -> Vec<u8> {
     of_job(b'K', job)
+}
+
+/// An evaluation that waits for its time.
+#[must_use]
+pub fn delayed(id: EvalId) -> Vec<u8> {
+    by_id(b'W', id.0)
+}
+
+/// A deployment.
+#[must_use]
+pub fn deployment(create_index: u64, id: DeploymentId) -> Vec<u8> {
+    indexed(b'D', create_index, id.0)
+}
+
+/// A deployment by id.
+#[must_use]
+pub fn deployment_id(id: DeploymentId) -> Vec<u8> {
+    by_id(b'd', id.0)
+}
+
+/// A deployment by job.
+#[must_use]
+pub fn job_deployment(job: &JobKey, create_index: u64, id: DeploymentId) -> Vec<u8> {
+    child(b'G', job, create_index, id.0)
+}
+
+/// All deployments of a job.
+#[must_use]
+pub fn job_deployments(job: &JobKey) -> Vec<u8> {
+    children(b'G', job)
 }
 
 /// What has to be reported of an allocation.

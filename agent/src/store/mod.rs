@@ -22,12 +22,14 @@ use std::sync::Arc;
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_runtime::event::ClientStatus;
-use dunlin_runtime::id::AllocId;
+use dunlin_runtime::id::{AllocId, DeploymentId};
 
 use self::backend::Backend;
 use self::rows::Meta;
-use crate::model::alloc::{Allocation, JobKey};
+use crate::model::alloc::{Allocation, Edition, JobKey};
+use crate::model::deployment::Deployment;
 use crate::model::eval::{EvalStatus, Evaluation};
+use crate::model::scaling::ScalingEvents;
 use rows::{JobRow, JobVersion};
 
 /// Number of a sealed batch. Counts up from 1 for each run of the agent.
@@ -57,7 +59,12 @@ pub enum Table {
     Allocs,
     /// The node.
     Nodes,
+    /// Deployments.
+    Deployments,
 }
+
+/// How many tables there are.
+pub(crate) const TABLES_N: usize = 5;
 
 /// Why stored rows could not be read or written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +140,9 @@ pub struct Store {
     allowance: Allowance,
     next_seq: Seq,
     touched: Vec<AllocId>,
+    touched_deployments: Vec<DeploymentId>,
+    /// Evaluations that wait for their time were put.
+    has_new_delays: bool,
     is_meta_touched: bool,
 }
 
@@ -154,6 +164,8 @@ impl Store {
             allowance: Allowance::default(),
             next_seq: Seq(1),
             touched: Vec::new(),
+            touched_deployments: Vec::new(),
+            has_new_delays: false,
             is_meta_touched: false,
         };
         let stored = store.view().get(keys::META)?;
@@ -230,6 +242,7 @@ impl Store {
         debug_assert!(alloc.create_index != 0, "an allocation is numbered before it is stored");
         self.put(keys::alloc_id(alloc.id), Some(alloc.create_index.to_be_bytes().to_vec()));
         self.put(keys::job_alloc(&alloc.job, alloc.create_index, alloc.id), Some(Vec::new()));
+        self.put(keys::edition_alloc(&alloc.job, alloc.edition, alloc.id), Some(Vec::new()));
         self.put(keys::live(alloc.id), Some(Vec::new()));
         self.meta.allocs_n = self.meta.allocs_n.saturating_add(1);
         self.put_alloc(alloc);
@@ -248,11 +261,19 @@ impl Store {
         }
     }
 
+    /// Moves an allocation to another version of its job; its row is for the caller to put.
+    pub fn move_alloc(&mut self, alloc: &mut Allocation, edition: Edition) {
+        self.put(keys::edition_alloc(&alloc.job, alloc.edition, alloc.id), None);
+        alloc.edition = edition;
+        self.put(keys::edition_alloc(&alloc.job, alloc.edition, alloc.id), Some(Vec::new()));
+    }
+
     /// Forgets an allocation and all that leads to it.
     pub fn remove_alloc(&mut self, alloc: &Allocation) {
         self.put(keys::alloc(alloc.create_index, alloc.id), None);
         self.put(keys::alloc_id(alloc.id), None);
         self.put(keys::job_alloc(&alloc.job, alloc.create_index, alloc.id), None);
+        self.put(keys::edition_alloc(&alloc.job, alloc.edition, alloc.id), None);
         self.put(keys::live(alloc.id), None);
         self.put(keys::outbox(alloc.id), None);
         self.meta.allocs_n = self.meta.allocs_n.saturating_sub(1);
@@ -277,6 +298,11 @@ impl Store {
         } else if matches!(self.view().get(&blocked), Ok(Some(id)) if id == eval.id.0) {
             self.put(blocked, None);
         }
+        let waits = eval.status == EvalStatus::Pending && !eval.wait_until.is_unset();
+        self.has_new_delays |= waits;
+        if waits || self.view().has(&keys::delayed(eval.id)) {
+            self.put(keys::delayed(eval.id), waits.then(Vec::new));
+        }
         self.put(keys::eval(eval.create_index, eval.id), Some(rows::encode_eval(eval)));
         self.touch(Table::Evals, eval.modify_index);
     }
@@ -286,9 +312,36 @@ impl Store {
         self.put(keys::eval(eval.create_index, eval.id), None);
         self.put(keys::eval_id(eval.id), None);
         self.put(keys::job_eval(&eval.job, eval.create_index, eval.id), None);
+        self.put(keys::delayed(eval.id), None);
         self.meta.evals_n = self.meta.evals_n.saturating_sub(1);
         let index = self.next_index();
         self.touch(Table::Evals, index);
+    }
+
+    /// Stores a new deployment under its `create_index`, which never changes.
+    pub fn add_deployment(&mut self, deployment: &Deployment) {
+        debug_assert!(deployment.create_index != 0, "a deployment is numbered before it is stored");
+        self.put(keys::deployment_id(deployment.id), Some(deployment.create_index.to_be_bytes().to_vec()));
+        self.put(keys::job_deployment(&deployment.job, deployment.create_index, deployment.id), Some(Vec::new()));
+        self.put_deployment(deployment);
+    }
+
+    /// Stores the new state of a deployment.
+    pub fn put_deployment(&mut self, deployment: &Deployment) {
+        self.put(keys::deployment(deployment.create_index, deployment.id), Some(rows::encode_deployment(deployment)));
+        if !self.touched_deployments.contains(&deployment.id) {
+            self.touched_deployments.push(deployment.id);
+        }
+        self.touch(Table::Deployments, deployment.modify_index);
+    }
+
+    /// Forgets a deployment.
+    pub fn remove_deployment(&mut self, deployment: &Deployment) {
+        self.put(keys::deployment(deployment.create_index, deployment.id), None);
+        self.put(keys::deployment_id(deployment.id), None);
+        self.put(keys::job_deployment(&deployment.job, deployment.create_index, deployment.id), None);
+        let index = self.next_index();
+        self.touch(Table::Deployments, index);
     }
 
     /// Stores the changing half of a job.
@@ -297,21 +350,29 @@ impl Store {
         self.touch(Table::Jobs, row.modify_index.max(row.summary_modify_index));
     }
 
+    /// Stores what changed the counts of a job's groups.
+    pub fn put_scaling_events(&mut self, key: &JobKey, events: &ScalingEvents, index: u64) {
+        self.put(keys::scaling(key), Some(rows::encode_scaling(events)));
+        self.touch(Table::Jobs, index);
+    }
+
     /// Forgets a job; its versions stay as long as allocations name them.
     pub fn remove_job(&mut self, key: &JobKey) {
         self.put(keys::job(key), None);
+        self.put(keys::scaling(key), None);
         let index = self.next_index();
         self.touch(Table::Jobs, index);
     }
 
     /// Stores one version of a job; never changed afterwards but for its `is_stable`.
-    pub fn put_job_version(&mut self, key: &JobKey, version: &JobVersion) {
-        self.put(keys::job_version(key, version.version), Some(rows::encode_job_version(version)));
+    pub fn put_job_version(&mut self, key: &JobKey, create_index: u64, version: &JobVersion) {
+        let edition = Edition { create_index, version: version.version };
+        self.put(keys::job_version(key, edition), Some(rows::encode_job_version(version)));
     }
 
     /// Forgets one version of a job.
-    pub fn remove_job_version(&mut self, key: &JobKey, version: u64) {
-        self.put(keys::job_version(key, version), None);
+    pub fn remove_job_version(&mut self, key: &JobKey, edition: Edition) {
+        self.put(keys::job_version(key, edition), None);
     }
 
     /// Stores the node's own row.
@@ -325,6 +386,16 @@ impl Store {
         core::mem::take(&mut self.touched)
     }
 
+    /// Deployments put since the last call: the core watches over them.
+    pub fn take_touched_deployments(&mut self) -> Vec<DeploymentId> {
+        core::mem::take(&mut self.touched_deployments)
+    }
+
+    /// True when evaluations that wait for their time were put since the last call.
+    pub fn take_new_delays(&mut self) -> bool {
+        core::mem::take(&mut self.has_new_delays)
+    }
+
     /// True when nothing was put since the last seal.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -335,6 +406,8 @@ impl Store {
     pub fn abort(&mut self) {
         self.open.clear();
         self.touched.clear();
+        self.touched_deployments.clear();
+        self.has_new_delays = false;
         self.meta = Meta { index: self.meta.index, ..self.base.clone() };
     }
 

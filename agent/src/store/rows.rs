@@ -14,9 +14,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
-use crate::model::alloc::{Allocation, Desired, Grant, JobKey, Metric, Owner, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::alloc::{
+    Allocation, Desired, Edition, Grant, Health, JobKey, LastReschedule, Metric, Owner, RescheduleEvent, TaskEntry, TaskGrant,
+};
+use crate::model::deployment::{Deployment, DeploymentStatus, GroupState};
 use crate::model::eval::{EvalStatus, Evaluation, Trigger};
 use crate::model::job::JobKind;
+use crate::model::scaling::ScalingEvents;
 use crate::model::summary::GroupSummary;
 
 /// The store's own row.
@@ -25,7 +29,7 @@ pub struct Meta {
     /// Index of the last change.
     pub index: u64,
     /// Index of the last change per [`super::Table`].
-    pub tables: [u64; 4],
+    pub tables: [u64; super::TABLES_N],
     /// Newest wall time seen at a commit.
     pub wall: Wall,
     /// Boot the facts belong to.
@@ -153,7 +157,7 @@ fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Result<T, St
 #[derive(Serialize, Deserialize)]
 struct MetaV1 {
     index: u64,
-    tables: [u64; 4],
+    tables: [u64; super::TABLES_N],
     wall_ns: i64,
     boot_id: [u8; 16],
     allocs_n: u64,
@@ -362,6 +366,7 @@ struct AllocV1 {
     owner: Owner,
     namespace: String,
     job_id: String,
+    job_create_index: u64,
     job_version: u64,
     job_kind: u8,
     group: String,
@@ -369,6 +374,8 @@ struct AllocV1 {
     desired: Desired,
     desired_description: String,
     wants_migrate: bool,
+    may_reschedule: bool,
+    must_reschedule: bool,
     no_shutdown_delay: bool,
     client_status: ClientStatus,
     client_description: String,
@@ -384,7 +391,11 @@ struct AllocV1 {
     next: [u8; 16],
     followup_eval: [u8; 16],
     deployment: [u8; 16],
+    health: Option<Health>,
     reschedules: Vec<RescheduleEvent>,
+    last_reschedule: LastReschedule,
+    preempted: Vec<[u8; 16]>,
+    preempted_by: [u8; 16],
     create_index: u64,
     modify_index: u64,
     alloc_modify_index: u64,
@@ -437,13 +448,16 @@ pub(super) fn encode_alloc(alloc: &Allocation) -> Vec<u8> {
             owner: alloc.owner,
             namespace: alloc.job.namespace,
             job_id: alloc.job.id,
-            job_version: alloc.job_version,
+            job_create_index: alloc.edition.create_index,
+            job_version: alloc.edition.version,
             job_kind: kind_byte(alloc.job_type),
             group: alloc.group,
             index: alloc.index,
             desired: alloc.desired,
             desired_description: alloc.desired_description,
             wants_migrate: alloc.wants_migrate,
+            may_reschedule: alloc.may_reschedule,
+            must_reschedule: alloc.must_reschedule,
             no_shutdown_delay: alloc.no_shutdown_delay,
             client_status: alloc.client_status,
             client_description: alloc.client_description,
@@ -459,7 +473,11 @@ pub(super) fn encode_alloc(alloc: &Allocation) -> Vec<u8> {
             next: alloc.next.0,
             followup_eval: alloc.followup_eval.0,
             deployment: alloc.deployment.0,
+            health: alloc.health,
             reschedules: alloc.reschedules,
+            last_reschedule: alloc.last_reschedule,
+            preempted: alloc.preempted.into_iter().map(|id| id.0).collect(),
+            preempted_by: alloc.preempted_by.0,
             create_index: alloc.create_index,
             modify_index: alloc.modify_index,
             alloc_modify_index: alloc.alloc_modify_index,
@@ -482,13 +500,15 @@ pub fn decode_alloc(bytes: &[u8]) -> Result<Allocation, StoreError> {
         eval: EvalId(row.eval),
         owner: row.owner,
         job: JobKey { namespace: row.namespace, id: row.job_id },
-        job_version: row.job_version,
+        edition: Edition { create_index: row.job_create_index, version: row.job_version },
         job_type: byte_kind(row.job_kind)?,
         group: row.group,
         index: row.index,
         desired: row.desired,
         desired_description: row.desired_description,
         wants_migrate: row.wants_migrate,
+        may_reschedule: row.may_reschedule,
+        must_reschedule: row.must_reschedule,
         no_shutdown_delay: row.no_shutdown_delay,
         client_status: row.client_status,
         client_description: row.client_description,
@@ -506,7 +526,11 @@ pub fn decode_alloc(bytes: &[u8]) -> Result<Allocation, StoreError> {
         next: AllocId(row.next),
         followup_eval: EvalId(row.followup_eval),
         deployment: DeploymentId(row.deployment),
+        health: row.health,
         reschedules: row.reschedules,
+        last_reschedule: row.last_reschedule,
+        preempted: row.preempted.into_iter().map(AllocId).collect(),
+        preempted_by: AllocId(row.preempted_by),
         create_index: row.create_index,
         modify_index: row.modify_index,
         alloc_modify_index: row.alloc_modify_index,
@@ -528,6 +552,7 @@ struct EvalV1 {
     status: EvalStatus,
     status_description: String,
     wait_until_ns: i64,
+    wait_max_ms: u64,
     next: [u8; 16],
     previous: [u8; 16],
     blocked: [u8; 16],
@@ -556,6 +581,7 @@ pub(super) fn encode_eval(eval: &Evaluation) -> Vec<u8> {
             status: eval.status,
             status_description: eval.status_description,
             wait_until_ns: eval.wait_until.0,
+            wait_max_ms: eval.wait_max_ms,
             next: eval.next.0,
             previous: eval.previous.0,
             blocked: eval.blocked.0,
@@ -587,6 +613,7 @@ pub fn decode_eval(bytes: &[u8]) -> Result<Evaluation, StoreError> {
         status: row.status,
         status_description: row.status_description,
         wait_until: Wall(row.wait_until_ns),
+        wait_max_ms: row.wait_max_ms,
         next: EvalId(row.next),
         previous: EvalId(row.previous),
         blocked: EvalId(row.blocked),
@@ -599,4 +626,126 @@ pub fn decode_eval(bytes: &[u8]) -> Result<Evaluation, StoreError> {
         create_at: Wall(row.create_ns),
         modify_at: Wall(row.modify_ns),
     })
+}
+
+#[derive(Serialize, Deserialize)]
+struct GroupStateV1 {
+    group: String,
+    auto_revert: bool,
+    auto_promote: bool,
+    is_promoted: bool,
+    progress_deadline_ns: i64,
+    require_progress_by_ns: i64,
+    canaries: Vec<[u8; 16]>,
+    desired_canaries_n: u32,
+    desired_n: u32,
+    placed_n: u32,
+    healthy_n: u32,
+    unhealthy_n: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeploymentV1 {
+    id: [u8; 16],
+    namespace: String,
+    job_id: String,
+    job_create_index: u64,
+    job_version: u64,
+    job_modify_index: u64,
+    job_spec_modify_index: u64,
+    groups: Vec<GroupStateV1>,
+    status: DeploymentStatus,
+    status_description: String,
+    priority: u8,
+    create_index: u64,
+    modify_index: u64,
+    create_ns: i64,
+    modify_ns: i64,
+}
+
+pub(super) fn encode_deployment(deployment: &Deployment) -> Vec<u8> {
+    let deployment = deployment.clone();
+    let groups = deployment.groups.into_iter().map(|state| GroupStateV1 {
+        group: state.group,
+        auto_revert: state.auto_revert,
+        auto_promote: state.auto_promote,
+        is_promoted: state.is_promoted,
+        progress_deadline_ns: state.progress_deadline_ns,
+        require_progress_by_ns: state.require_progress_by.0,
+        canaries: state.canaries.into_iter().map(|id| id.0).collect(),
+        desired_canaries_n: state.desired_canaries_n,
+        desired_n: state.desired_n,
+        placed_n: state.placed_n,
+        healthy_n: state.healthy_n,
+        unhealthy_n: state.unhealthy_n,
+    });
+    encode(
+        1,
+        &DeploymentV1 {
+            id: deployment.id.0,
+            namespace: deployment.job.namespace,
+            job_id: deployment.job.id,
+            job_create_index: deployment.edition.create_index,
+            job_version: deployment.edition.version,
+            job_modify_index: deployment.job_modify_index,
+            job_spec_modify_index: deployment.job_spec_modify_index,
+            groups: groups.collect(),
+            status: deployment.status,
+            status_description: deployment.status_description,
+            priority: deployment.priority,
+            create_index: deployment.create_index,
+            modify_index: deployment.modify_index,
+            create_ns: deployment.create_at.0,
+            modify_ns: deployment.modify_at.0,
+        },
+    )
+}
+
+/// Decodes a `D` row.
+///
+/// # Errors
+/// See the module.
+pub fn decode_deployment(bytes: &[u8]) -> Result<Deployment, StoreError> {
+    let row: DeploymentV1 = decode("deployment", bytes)?;
+    let groups = row.groups.into_iter().map(|state| GroupState {
+        group: state.group,
+        auto_revert: state.auto_revert,
+        auto_promote: state.auto_promote,
+        is_promoted: state.is_promoted,
+        progress_deadline_ns: state.progress_deadline_ns,
+        require_progress_by: Wall(state.require_progress_by_ns),
+        canaries: state.canaries.into_iter().map(AllocId).collect(),
+        desired_canaries_n: state.desired_canaries_n,
+        desired_n: state.desired_n,
+        placed_n: state.placed_n,
+        healthy_n: state.healthy_n,
+        unhealthy_n: state.unhealthy_n,
+    });
+    Ok(Deployment {
+        id: DeploymentId(row.id),
+        job: JobKey { namespace: row.namespace, id: row.job_id },
+        edition: Edition { create_index: row.job_create_index, version: row.job_version },
+        job_modify_index: row.job_modify_index,
+        job_spec_modify_index: row.job_spec_modify_index,
+        groups: groups.collect(),
+        status: row.status,
+        status_description: row.status_description,
+        priority: row.priority,
+        create_index: row.create_index,
+        modify_index: row.modify_index,
+        create_at: Wall(row.create_ns),
+        modify_at: Wall(row.modify_ns),
+    })
+}
+
+pub(super) fn encode_scaling(events: &ScalingEvents) -> Vec<u8> {
+    encode(1, events)
+}
+
+/// Decodes a `Y` row.
+///
+/// # Errors
+/// See the module.
+pub(super) fn decode_scaling(bytes: &[u8]) -> Result<ScalingEvents, StoreError> {
+    decode("scaling events", bytes)
 }

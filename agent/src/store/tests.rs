@@ -3,7 +3,8 @@
 use super::rows::{JobRow, JobStub, JobVersion, NodeRow};
 use super::writer::Writer;
 use super::*;
-use crate::model::alloc::{Desired, Grant, Metric, Owner, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::alloc::{Desired, Grant, Health, LastReschedule, Metric, Owner, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::deployment::{DeploymentStatus, GroupState};
 use crate::model::eval::Trigger;
 use crate::model::job::JobKind;
 use crate::model::summary::GroupSummary;
@@ -29,13 +30,15 @@ fn alloc(n: u8) -> Allocation {
         eval: EvalId([1; 16]),
         owner: Owner::Local,
         job: JobKey { namespace: "default".to_owned(), id: "telemetry".to_owned() },
-        job_version: 3,
+        edition: Edition { create_index: 10, version: 3 },
         job_type: JobKind::Batch,
         group: "sense".to_owned(),
         index: 2,
         desired: Desired::Stop,
         desired_description: "alloc is being migrated".to_owned(),
         wants_migrate: true,
+        may_reschedule: true,
+        must_reschedule: true,
         no_shutdown_delay: true,
         client_status: ClientStatus::Running,
         client_description: "Tasks are running".to_owned(),
@@ -78,7 +81,11 @@ fn alloc(n: u8) -> Allocation {
         next: AllocId([17; 16]),
         followup_eval: EvalId([18; 16]),
         deployment: DeploymentId([19; 16]),
+        health: Some(Health { is_healthy: Some(true), at_ns: 25, is_canary: true, modify_index: 26 }),
         reschedules: vec![RescheduleEvent { at_ns: 20, previous: AllocId([21; 16]), delay_ns: 22 }],
+        last_reschedule: LastReschedule::NotPlaced,
+        preempted: vec![AllocId([27; 16])],
+        preempted_by: AllocId([28; 16]),
         create_index: 100 + u64::from(n),
         modify_index: 200 + u64::from(n),
         alloc_modify_index: 150,
@@ -99,6 +106,7 @@ fn eval(n: u8) -> Evaluation {
         status: EvalStatus::Complete,
         status_description: "d".to_owned(),
         wait_until: Wall(2),
+        wait_max_ms: 12,
         next: EvalId([3; 16]),
         previous: EvalId([4; 16]),
         blocked: EvalId([5; 16]),
@@ -110,6 +118,37 @@ fn eval(n: u8) -> Evaluation {
         modify_index: 9,
         create_at: Wall(10),
         modify_at: Wall(11),
+    }
+}
+
+fn deployment(n: u8) -> Deployment {
+    Deployment {
+        id: DeploymentId([n; 16]),
+        job: JobKey { namespace: "default".to_owned(), id: "telemetry".to_owned() },
+        edition: Edition { create_index: 10, version: 3 },
+        job_modify_index: 1,
+        job_spec_modify_index: 2,
+        groups: vec![GroupState {
+            group: "sense".to_owned(),
+            auto_revert: true,
+            auto_promote: true,
+            is_promoted: true,
+            progress_deadline_ns: 3,
+            require_progress_by: Wall(4),
+            canaries: vec![AllocId([5; 16])],
+            desired_canaries_n: 6,
+            desired_n: 7,
+            placed_n: 8,
+            healthy_n: 9,
+            unhealthy_n: 10,
+        }],
+        status: DeploymentStatus::Failed,
+        status_description: "d".to_owned(),
+        priority: 11,
+        create_index: 100 + u64::from(n),
+        modify_index: 200 + u64::from(n),
+        create_at: Wall(12),
+        modify_at: Wall(13),
     }
 }
 
@@ -161,7 +200,7 @@ fn node_row() -> NodeRow {
 }
 
 fn meta() -> Meta {
-    Meta { index: 1, tables: [2, 3, 4, 5], wall: Wall(6), boot_id: [7; 16], allocs_n: 8, evals_n: 9 }
+    Meta { index: 1, tables: [2, 3, 4, 5, 6], wall: Wall(6), boot_id: [7; 16], allocs_n: 8, evals_n: 9 }
 }
 
 #[test]
@@ -170,6 +209,7 @@ fn rows_round_trip() {
     assert_eq!(rows::decode_eval(&rows::encode_eval(&eval(1))), Ok(eval(1)));
     assert_eq!(rows::decode_job(&rows::encode_job(&job_row())), Ok(job_row()));
     assert_eq!(rows::decode_job_version(&rows::encode_job_version(&job_version())), Ok(job_version()));
+    assert_eq!(rows::decode_deployment(&rows::encode_deployment(&deployment(1))), Ok(deployment(1)));
     assert_eq!(rows::decode_node(&rows::encode_node(&node_row())), Ok(node_row()));
     assert_eq!(rows::decode_meta(&rows::encode_meta(&meta())), Ok(meta()));
     assert_eq!(rows::decode_outbox(&rows::encode_outbox(300)), Ok(300));
@@ -185,6 +225,7 @@ fn frozen_rows_still_open() {
         ("eval-v1", rows::encode_eval(&eval(1))),
         ("job-v1", rows::encode_job(&job_row())),
         ("job-version-v1", rows::encode_job_version(&job_version())),
+        ("deployment-v1", rows::encode_deployment(&deployment(1))),
         ("node-v1", rows::encode_node(&node_row())),
         ("meta-v1", rows::encode_meta(&meta())),
         ("outbox-v1", rows::encode_outbox(300)),

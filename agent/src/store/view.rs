@@ -6,14 +6,16 @@
 use std::cell::RefCell;
 use std::ops::Bound;
 
-use dunlin_runtime::id::{AllocId, EvalId};
+use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
 use redb::{ReadOnlyTable, ReadableDatabase};
 
 use super::backend::TABLE;
 use super::rows::{self, JobRow, JobVersion, NodeRow};
 use super::{Store, StoreError, keys};
-use crate::model::alloc::{Allocation, JobKey};
+use crate::model::alloc::{Allocation, Edition, JobKey};
+use crate::model::deployment::Deployment;
 use crate::model::eval::Evaluation;
+use crate::model::scaling::ScalingEvents;
 
 /// A key and its row.
 type Row = (Vec<u8>, Vec<u8>);
@@ -188,16 +190,19 @@ impl<'s> View<'s> {
     ///
     /// # Errors
     /// When the row cannot be read.
-    pub fn job_version(&self, key: &JobKey, version: u64) -> Result<Option<JobVersion>, StoreError> {
-        self.get(&keys::job_version(key, version))?.map(|bytes| rows::decode_job_version(&bytes)).transpose()
+    pub fn job_version(&self, key: &JobKey, edition: Edition) -> Result<Option<JobVersion>, StoreError> {
+        self.get(&keys::job_version(key, edition))?.map(|bytes| rows::decode_job_version(&bytes)).transpose()
     }
 
-    /// Versions of a job, newest first, at most `n`.
+    /// Versions of one life of a job, newest first, at most `n`.
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn job_versions(&self, key: &JobKey, n: usize) -> Result<Vec<JobVersion>, StoreError> {
-        self.scan_before(&keys::job_versions(key), None, n)?.iter().map(|(_, bytes)| rows::decode_job_version(bytes)).collect()
+    pub fn job_versions(&self, key: &JobKey, create_index: u64, n: usize) -> Result<Vec<JobVersion>, StoreError> {
+        self.scan_before(&keys::job_versions(key, create_index), None, n)?
+            .iter()
+            .map(|(_, bytes)| rows::decode_job_version(bytes))
+            .collect()
     }
 
     /// An allocation.
@@ -227,6 +232,90 @@ impl<'s> View<'s> {
             Some(id) => self.eval(EvalId(id)),
             None => Ok(None),
         }
+    }
+
+    /// What changed the counts of a job's groups.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn scaling_events(&self, job: &JobKey) -> Result<ScalingEvents, StoreError> {
+        Ok(self.get(&keys::scaling(job))?.map(|bytes| rows::decode_scaling(&bytes)).transpose()?.unwrap_or_default())
+    }
+
+    /// True when an allocation, ended or not, names this version: whoever shows it needs the job.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_edition_used(&self, key: &JobKey, edition: Edition) -> Result<bool, StoreError> {
+        Ok(!self.scan_after(&keys::edition_allocs(key, edition), None, 1)?.is_empty())
+    }
+
+    /// All allocations of one version of a job.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn edition_allocs(&self, key: &JobKey, edition: Edition) -> Result<Vec<Allocation>, StoreError> {
+        let mut all = Vec::new();
+        for (key, _) in self.scan_after(&keys::edition_allocs(key, edition), None, usize::MAX)? {
+            let id = keys::last_id(&key).ok_or(StoreError::Corrupt { kind: "version's allocation" })?;
+            all.extend(self.alloc(AllocId(id))?);
+        }
+        Ok(all)
+    }
+
+    /// The newest evaluations of a job, at most `n`.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn job_evals(&self, job: &JobKey, n: usize) -> Result<Vec<Evaluation>, StoreError> {
+        let mut all = Vec::new();
+        for (key, _) in self.scan_before(&keys::job_evals(job), None, n)? {
+            let id = keys::last_id(&key).ok_or(StoreError::Corrupt { kind: "job evaluation" })?;
+            all.extend(self.eval(EvalId(id))?);
+        }
+        Ok(all)
+    }
+
+    /// A deployment.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {
+        let Some(create_index) = self.create_index(&keys::deployment_id(id))? else { return Ok(None) };
+        self.get(&keys::deployment(create_index, id))?.map(|bytes| rows::decode_deployment(&bytes)).transpose()
+    }
+
+    /// The newest deployment of a job.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn latest_deployment(&self, job: &JobKey) -> Result<Option<Deployment>, StoreError> {
+        match self.scan_before(&keys::job_deployments(job), None, 1)?.first().and_then(|(key, _)| keys::last_id(key)) {
+            Some(id) => self.deployment(DeploymentId(id)),
+            None => Ok(None),
+        }
+    }
+
+    /// All deployments that may still change; read once, when the agent starts.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn active_deployments(&self) -> Result<Vec<Deployment>, StoreError> {
+        let all = self.scan_after(keys::DEPLOYMENTS, None, usize::MAX)?.into_iter().map(|(_, bytes)| rows::decode_deployment(&bytes));
+        all.filter(|deployment| deployment.as_ref().map_or(true, |deployment| deployment.status.is_active())).collect()
+    }
+
+    /// All evaluations that wait for their time.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn delayed_evals(&self) -> Result<Vec<Evaluation>, StoreError> {
+        let mut all = Vec::new();
+        for (key, _) in self.scan_after(keys::DELAYED, None, usize::MAX)? {
+            let id = keys::last_id(&key).ok_or(StoreError::Corrupt { kind: "delayed" })?;
+            all.extend(self.eval(EvalId(id))?);
+        }
+        Ok(all)
     }
 
     /// All blocked evaluations, at most `n`.

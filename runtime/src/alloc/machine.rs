@@ -302,6 +302,22 @@ impl Alloc {
         if missed.is_empty() { Ok(()) } else { Err(Refusal::NotSignaled { tasks: missed }) }
     }
 
+    /// Says something on one task, in words of the allocation's owner.
+    pub fn tell(&mut self, now: Now, task: usize, kind: EventKind) {
+        if let Some(mut turn) = self.turn(task, now) {
+            turn.push(kind, Durability::C1);
+        }
+    }
+
+    /// Goes on under another spec of the same processes: what may differ are rules, such as those of restarts and kills.
+    pub fn update(&mut self, spec: AllocSpec) {
+        let is_same =
+            spec.tasks.len() == self.spec.tasks.len() && spec.tasks.iter().zip(&self.spec.tasks).all(|(new, old)| new.name == old.name);
+        if is_same {
+            self.spec = spec;
+        }
+    }
+
     /// The invocations of these tasks that are ending because a restart was asked for.
     #[must_use]
     pub fn restarting(&self, ask: RestartAsk<'_>) -> Vec<Inv> {

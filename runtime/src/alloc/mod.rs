@@ -1,4 +1,5 @@
-//! One allocation: its folders (`dir`) and its tasks together (`machine`).
+//! One allocation: its folders (`dir`), its tasks together (`machine`), and whether they are healthy (`health`).
 
 pub mod dir;
+pub mod health;
 pub mod machine;

@@ -121,7 +121,7 @@ fn spread_ns(delay_ms: u64, word: u64) -> u64 {
 }
 
 /// A duration as Go prints it: `1m0s`, `24h0m0s`, `5.5s`, `250ms`, `0s`.
-fn duration_text(ms: u64) -> String {
+pub(crate) fn duration_text(ms: u64) -> String {
     if ms < 1_000 {
         return if ms == 0 { "0s".to_owned() } else { format!("{ms}ms") };
     }

@@ -161,7 +161,8 @@ fn an_old_kernel() {
         assert_eq!(field(&status.replace(':', " "), "Seccomp"), "2", "the filter is in force");
         task.stop(SIGTERM, 200);
         assert!(task.wait(Phase::Done).has(FLAG_FORCED));
-        // Without a group and without a subreaper only the process group is in reach; this tree stays in it.
-        assert_eq!(rig.processes(), [], "{groups:?}");
+        // Without a group and without a subreaper only the process group is in reach; this tree stays in it. Who lost his parent is
+        // init's to reap, so nobody tells when the last of them has died of its signal.
+        crate::eventually(|| rig.processes().is_empty());
     }
 }

@@ -291,6 +291,7 @@ fn word(kind: &EventKind) -> String {
         EventKind::MainTasksDead => "MainTasksDead".to_owned(),
         EventKind::WaitingShutdownDelay { .. } => "WaitingDelay".to_owned(),
         EventKind::SkippingShutdownDelay { .. } => "SkippingDelay".to_owned(),
+        EventKind::Unhealthy { message } => format!("Unhealthy({message})"),
     }
 }
 
