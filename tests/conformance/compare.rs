@@ -15,7 +15,9 @@ const NUMBERS: &[&str] = &[
     "CreateTime",
     "EvalCreateIndex",
     "Index",
+    "JobCreateIndex",
     "JobModifyIndex",
+    "JobSpecModifyIndex",
     "ModifyIndex",
     "ModifyTime",
     "SnapshotIndex",
@@ -25,20 +27,23 @@ const NUMBERS: &[&str] = &[
 /// A number in both, whatever it is.
 const FIGURES: &[&str] = &["AllocationTime", "NormScore", "Size", "Timestamp", "VolumeEvalIndex", "binpack"];
 /// RFC 3339 in both or null in both.
-const STAMPS: &[&str] = &["FinishedAt", "LastRestart", "ModTime", "StartedAt"];
+const STAMPS: &[&str] = &["FinishedAt", "LastRestart", "ModTime", "RequireProgressBy", "StartedAt", "Timestamp"];
 /// Texts that name this machine.
 const NAMES: &[&str] = &["NodeName"];
 /// Keys of Nomad versions newer than the recording (1.1.2), and ours; they may have any value.
 const NEWER: &[&str] = &[
     "AddressIPv6",
     "ConsulConstraints",
+    "CreateTime",
     "DispatchIdempotencyToken",
+    "EvalPriority",
     "JobSummary",
     "KnownLeader",
     "LastContact",
     "MappedFile",
     "MaxClientDisconnect",
     "MigrateDisablePlacement",
+    "ModifyTime",
     "NextAllocation",
     "NextToken",
     "NoShutdownDelay",

@@ -132,7 +132,6 @@ fn not_yet(job: &Job) -> Vec<String> {
     let asks = [
         ("periodic jobs", job.is_periodic()),
         ("parameterized jobs", job.is_parameterized()),
-        ("jobs of type sysbatch", job.kind() == JobKind::Sysbatch),
         ("artifacts", tasks().any(|task| !task.artifacts.is_empty())),
         (
             "template source files (SourcePath; give the text as EmbeddedTmpl)",

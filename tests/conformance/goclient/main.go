@@ -109,6 +109,7 @@ func main() {
 	agents(client)
 	node := nodes(client)
 	alloc := jobs(client, file.Job, node)
+	deployments(client)
 	files(client, alloc)
 	lives(client, alloc)
 
@@ -198,7 +199,9 @@ func jobs(client *api.Client, job *api.Job, node *api.Node) *api.Allocation {
 	versions, _, _, err := client.Jobs().Versions("telemetry", false, nil)
 	call("Jobs.Versions", err, func() bool { return len(versions) == 1 && *versions[0].Version == 0 }, versions)
 	deployment, _, err := client.Jobs().LatestDeployment("telemetry", nil)
-	call("Jobs.LatestDeployment", err, func() bool { return deployment == nil }, deployment)
+	call("Jobs.LatestDeployment", err, func() bool {
+		return deployment.JobVersion == 0 && deployment.TaskGroups["sense"].DesiredTotal == 2
+	}, deployment)
 	stubs := until("Jobs.Allocations", func(q *api.QueryOptions) ([]*api.AllocationListStub, *api.QueryMeta, error) {
 		return client.Jobs().Allocations("telemetry", true, q)
 	},
@@ -303,4 +306,39 @@ func lives(client *api.Client, alloc *api.Allocation) {
 		fail("Allocations.Info stopped", "no successor")
 	}
 	refused("Allocations.Restart stopped", client.Allocations().Restart(alloc, "", nil), 500, "restart of an alloc that should not run")
+}
+
+// deployments does to the one of telemetry what users may do to it, and to its counts.
+func deployments(client *api.Client) {
+	latest, _, err := client.Jobs().LatestDeployment("telemetry", nil)
+	call("Jobs.LatestDeployment again", err, func() bool { return latest != nil }, nil)
+	id := latest.ID
+	all, _, err := client.Deployments().List(nil)
+	call("Deployments.List", err, func() bool { return len(all) == 1 && all[0].ID == id }, all)
+	one, _, err := client.Deployments().Info(id, nil)
+	call("Deployments.Info", err, func() bool { return one.JobID == "telemetry" && one.Status == "running" }, one)
+	placed, _, err := client.Deployments().Allocations(id, nil)
+	call("Deployments.Allocations", err, func() bool { return len(placed) == 2 && placed[0].DeploymentStatus == nil }, placed)
+	paused, _, err := client.Deployments().Pause(id, true, nil)
+	call("Deployments.Pause", err, func() bool { return paused.DeploymentModifyIndex > 0 && paused.EvalID == "" }, paused)
+	paused, _, err = client.Deployments().Pause(id, false, nil)
+	call("Deployments.Pause off", err, func() bool { return paused.EvalID != "" }, paused)
+	healthy, _, err := client.Deployments().SetAllocHealth(id, []string{placed[0].ID}, nil, nil)
+	call("Deployments.SetAllocHealth", err, func() bool { return healthy.EvalID != "" }, healthy)
+	failed, _, err := client.Deployments().Fail(id, nil)
+	call("Deployments.Fail", err, func() bool { return failed.RevertedJobVersion == nil && failed.EvalID != "" }, failed)
+	scaled, _, err := client.Jobs().ScaleStatus("telemetry", nil)
+	call("Jobs.ScaleStatus", err, func() bool {
+		return scaled.TaskGroups["sense"].Desired == 2 && scaled.TaskGroups["sense"].Healthy == 1
+	}, scaled)
+	_, _, err = client.Jobs().Scale("telemetry", "sense", nil, "looked at", false, map[string]interface{}{"by": "hand"}, nil)
+	call("Jobs.Scale remark", err, func() bool { return true }, nil)
+	scaled, _, err = client.Jobs().ScaleStatus("telemetry", nil)
+	call("Jobs.ScaleStatus events", err, func() bool {
+		return len(scaled.TaskGroups["sense"].Events) == 1 && scaled.TaskGroups["sense"].Events[0].Message == "looked at"
+	}, scaled)
+	evaluated, _, err := client.Jobs().EvaluateWithOpts("telemetry", api.EvalOptions{ForceReschedule: true}, nil)
+	call("Jobs.EvaluateWithOpts", err, func() bool { return evaluated != "" }, evaluated)
+	_, _, err = client.Jobs().Stable("telemetry", 0, true, nil)
+	call("Jobs.Stable", err, func() bool { return true }, nil)
 }
