@@ -24,6 +24,7 @@ use dunlin_runtime::id::{AllocId, EvalId, Inv};
 use dunlin_runtime::task::machine::{Durability, News};
 use dunlin_runtime::task::restart::Window;
 
+use self::collect::sweep::Sweep;
 use self::deploys::Deploys;
 use self::runs::Runs;
 use crate::api::body::Reply;
@@ -215,6 +216,7 @@ pub struct Core {
     rng: Rng,
     runs: Runs,
     deploys: Deploys,
+    sweep: Sweep,
     /// When evaluations that wait for their time are run.
     delays: BTreeMap<EvalId, Mono>,
     held: BTreeMap<Seq, Vec<Held>>,
@@ -243,6 +245,7 @@ impl Core {
             rng,
             runs: Runs::default(),
             deploys: Deploys::default(),
+            sweep: Sweep::default(),
             delays: BTreeMap::new(),
             held: BTreeMap::new(),
             held_soft: Vec::new(),
@@ -282,6 +285,7 @@ impl Core {
             self.deploys.note(now, &deployment);
         }
         self.note_delays(now)?;
+        self.sweep.want();
         for Found { inv, alloc, task, is_alive, .. } in found {
             // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
             if is_alive {
@@ -351,12 +355,15 @@ impl Core {
     /// What the API would have answered.
     pub fn register(&mut self, now: Now, text: &[u8]) -> Result<(String, String), ApiError> {
         let registered = self.operate(now, &[], |cx| api::jobs::register_at_start(cx, text));
-        if registered.is_err() {
-            self.store.abort();
+        match &registered {
+            Ok((key, _)) => {
+                self.sweep.kept.insert(key.clone());
+            }
+            Err(_) => self.store.abort(),
         }
         self.settle(now, None);
         self.set_timer();
-        registered
+        registered.map(|(key, warnings)| (key.id, warnings))
     }
 
     /// Takes one fact. Drain [`Core::poll`] before the next.
@@ -377,7 +384,11 @@ impl Core {
                 }
                 self.settle(now, None);
             }
-            Event::Removed(alloc) => log::debug!("alloc {alloc}: folder removed"),
+            Event::Removed(alloc) => {
+                log::debug!("alloc {alloc}: folder removed");
+                let followed = self.sweep_followed(alloc).map(|_| ());
+                self.settle_step(now, followed);
+            }
             Event::Due => self.due(now),
             Event::Shutdown => {
                 self.is_shutting_down = true;
@@ -554,7 +565,10 @@ impl Core {
         let soft = self.store.soft_due(&self.setting.budget);
         let restarts = self.restarts.iter().map(|restart| restart.due).min();
         let delays = self.delays.values().min().copied();
-        let next = [self.runs.next_due(), self.deploys.next_due(), delays, waiters, restarts, soft].into_iter().flatten().min();
+        let next = [self.runs.next_due(), self.deploys.next_due(), self.sweep.next_due(), delays, waiters, restarts, soft]
+            .into_iter()
+            .flatten()
+            .min();
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -718,6 +732,7 @@ impl Core {
                     self.update_job_status(&alloc.job, alloc.modify_index)?;
                 }
                 if has_ended {
+                    self.sweep.want();
                     self.ended.push_back(id);
                     self.runs.remove(id);
                 }

@@ -133,7 +133,7 @@ fn register(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
 ///
 /// # Errors
 /// What the API would have answered.
-pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(String, String), ApiError> {
+pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(JobKey, String), ApiError> {
     let (wrapped, mut unknown): (RegisterBody, _) = body_of(cx, text)?;
     let mut job = match wrapped.job {
         Some(job) => job,
@@ -147,9 +147,9 @@ pub fn register_at_start(cx: &mut Cx<'_>, text: &[u8]) -> Result<(String, String
         return Err(ApiError::new(400, "Job ID hasn't been provided"));
     }
     canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region, ..canonical::Ctx::default() });
-    let id = job.id.clone();
+    let key = JobKey { namespace: job.namespace.clone(), id: job.id.clone() };
     let answer = submit(cx, job, &unknown, None, false, None)?;
-    Ok((id, answer.warnings))
+    Ok((key, answer.warnings))
 }
 
 /// Registers a job in normal form: job, version, evaluation, plan and allocations are one batch.

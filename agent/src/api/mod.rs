@@ -23,6 +23,7 @@ pub mod route;
 pub mod scaling;
 pub mod show;
 pub mod status;
+pub mod system;
 pub mod versions;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ pub const FAMILIES: &[&Family] = &[
     &namespaces::FAMILY,
     &nodes::FAMILY,
     &status::FAMILY,
+    &system::FAMILY,
 ];
 
 /// What an operation may use.
@@ -127,6 +129,9 @@ pub trait Tasks {
 
     /// Removes the folders of a finished allocation, then its row's claim on them.
     fn collect(&mut self, alloc: AllocId);
+
+    /// Forgets all that is over, whatever its age, in the turns that follow.
+    fn collect_all(&mut self);
 
     /// Names of the tasks that have a process now.
     fn running(&self, alloc: AllocId) -> Vec<String>;

@@ -40,6 +40,8 @@ pub enum Acl {
     AgentRead,
     /// `agent:write`.
     AgentWrite,
+    /// A management token.
+    Management,
 }
 
 /// One row.

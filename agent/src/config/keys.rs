@@ -144,8 +144,9 @@ pub(super) const ROWS: &[(&str, Form, Use, &str)] = &[
     ("tls", Text, Idle, "tls_cipher_suites tls_min_version"),
 
     ("server", Truth, Idle, "enabled rejoin_after_leave non_voting_server enable_event_broker non_production"),
-    ("server", Text, Idle, "authoritative_region data_dir node_gc_threshold job_gc_interval job_gc_threshold eval_gc_threshold \
-        deployment_gc_threshold csi_volume_claim_gc_threshold csi_volume_claim_gc_interval csi_plugin_gc_threshold heartbeat_grace \
+    ("server", Text, Used, "job_gc_threshold eval_gc_threshold deployment_gc_threshold"),
+    ("server", Text, Idle, "authoritative_region data_dir node_gc_threshold job_gc_interval \
+        csi_volume_claim_gc_threshold csi_volume_claim_gc_interval csi_plugin_gc_threshold heartbeat_grace \
         min_heartbeat_ttl failover_heartbeat_ttl retry_interval redundancy_zone upgrade_version encrypt license_path \
         batch_eval_gc_threshold acl_token_gc_threshold root_key_gc_interval root_key_gc_threshold root_key_rotation_threshold \
         raft_snapshot_interval job_max_source_size oidc_issuer start_timeout log_file"),

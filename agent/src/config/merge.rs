@@ -157,10 +157,14 @@ impl Draft {
             own_need: OwnNeed { cpu_percent: 5, memory_mb: 16, disk_mb: 64 },
             dynamic_ports: 20_000..=32_000,
             max_kill_timeout: Duration::from_secs(30),
-            gc: if dev {
-                Gc { interval: Duration::from_secs(600), disk_percent: 99.0, inode_percent: 99.0, allocs_max: Some(50) }
-            } else {
-                Gc { interval: Duration::from_secs(300), disk_percent: 80.0, inode_percent: 70.0, allocs_max: None }
+            gc: Gc {
+                interval: Duration::from_secs(if dev { 600 } else { 300 }),
+                disk_percent: if dev { 99.0 } else { 80.0 },
+                inode_percent: if dev { 99.0 } else { 70.0 },
+                allocs_max: dev.then_some(50),
+                eval_age: Duration::from_secs(3_600),
+                deployment_age: Duration::from_secs(3_600),
+                job_age: Duration::from_secs(4 * 3_600),
             },
             env_denylist: ENV_DENYLIST.split(' ').map(str::to_owned).collect(),
             disallow_link_local: false,

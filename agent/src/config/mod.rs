@@ -157,6 +157,12 @@ pub struct Gc {
     pub inode_percent: f64,
     /// Terminal allocations kept; `None` = the board's budget.
     pub allocs_max: Option<usize>,
+    /// `server.eval_gc_threshold`: age at which evaluations that are over, and their allocations, are forgotten; default 1 h.
+    pub eval_age: Duration,
+    /// `server.deployment_gc_threshold`: the same of deployments; default 1 h.
+    pub deployment_age: Duration,
+    /// `server.job_gc_threshold`: the same of dead jobs; default 4 h.
+    pub job_age: Duration,
 }
 
 impl Config {

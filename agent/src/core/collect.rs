@@ -1,7 +1,10 @@
-//! Garbage collection: folders of ended allocations beyond the bound, then rows beyond theirs; oldest first.
+//! Garbage collection by number: folders of ended allocations beyond the bound, then rows beyond theirs; oldest first. By age:
+//! [`sweep`].
 //!
 //! Bounds: `Budget::{allocs_terminal_max, alloc_rows_max, eval_rows_max}` and the configured `gc_max_allocs`.
 //! Only what has ended is ever removed.
+
+pub(super) mod sweep;
 
 use dunlin_hal::clock::Now;
 use dunlin_runtime::id::AllocId;
@@ -33,6 +36,10 @@ impl Core {
         if evals_n > self.setting.budget.eval_rows_max {
             has_put |= self.forget_evals()?;
         }
+        if self.runs.take_collects_all() {
+            self.sweep.force(now);
+        }
+        has_put |= self.sweep_step(now)?;
         Ok(has_put)
     }
 
@@ -52,7 +59,7 @@ impl Core {
         }
     }
 
-    fn remove_folder(&mut self, now: Now, id: AllocId) -> Result<bool, StoreError> {
+    pub(super) fn remove_folder(&mut self, now: Now, id: AllocId) -> Result<bool, StoreError> {
         let Some(mut alloc) = self.store.view().alloc(id)?.filter(|alloc| alloc.is_over() && !alloc.is_destroyed) else {
             return Ok(false);
         };

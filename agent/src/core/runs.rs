@@ -41,6 +41,8 @@ pub struct Runs {
     dirty: BTreeSet<AllocId>,
     /// Folders to remove, asked for through the API.
     collect: Vec<AllocId>,
+    /// A user wants all that is over to be forgotten.
+    collects_all: bool,
     /// What the restart asked for last is waiting for.
     restarted: Option<(AllocId, Vec<Inv>)>,
 }
@@ -282,6 +284,10 @@ impl Runs {
         run.is_some_and(|run| run.machine.restarting(RestartAsk::All).iter().any(|inv| invs.contains(inv)))
     }
 
+    pub(super) fn take_collects_all(&mut self) -> bool {
+        std::mem::take(&mut self.collects_all)
+    }
+
     pub(super) fn take_collect(&mut self) -> Vec<AllocId> {
         std::mem::take(&mut self.collect)
     }
@@ -315,6 +321,10 @@ impl Tasks for Asked<'_> {
 
     fn collect(&mut self, alloc: AllocId) {
         self.runs.collect.push(alloc);
+    }
+
+    fn collect_all(&mut self) {
+        self.runs.collects_all = true;
     }
 
     fn running(&self, alloc: AllocId) -> Vec<String> {

@@ -193,7 +193,8 @@ impl World {
                 self.feed(Event::News { alloc: launch.alloc, task: launch.task.clone(), inv: launch.inv, news });
             }
             Effect::Supervise { inv, op: Op::Stop { signal, .. } } => self.end(inv, 128 + signal, signal),
-            Effect::Supervise { .. } | Effect::Remove(_) | Effect::Exit => {}
+            Effect::Remove(alloc) => self.feed(Event::Removed(alloc)),
+            Effect::Supervise { .. } | Effect::Exit => {}
             Effect::Forget { inv, .. } => {
                 self.processes.remove(&inv);
             }
@@ -630,3 +631,4 @@ fn a_cut_before_every_effect_loses_no_promise() {
 }
 
 mod deploys;
+mod sweeps;

@@ -178,7 +178,6 @@ fn what_is_not_implemented_yet_says_so() {
     let told = |what: &str| format!("not implemented: {what} are not supported by this version of the agent");
     job("batch", r#","Periodic":{"Spec":"* * * * *"}"#, &[&told("periodic jobs")]);
     job("batch", r#","ParameterizedJob":{}"#, &[&told("parameterized jobs")]);
-    job("sysbatch", "", &[&told("jobs of type sysbatch")]);
     let of_task = |of_task: &str| faults(&text("service", "", "", of_task)).list().to_vec();
     assert_eq!(of_task(r#","Artifacts":[{"GetterSource":"http://x/y"}]"#), [told("artifacts")]);
     assert_eq!(
