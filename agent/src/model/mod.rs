@@ -5,6 +5,7 @@
 
 pub mod alloc;
 pub mod canonical;
+pub mod diff;
 pub mod eval;
 pub mod job;
 pub mod lower;
