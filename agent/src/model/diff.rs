@@ -227,4 +227,4 @@ fn consequence(group: Change, task: &TaskDiff) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

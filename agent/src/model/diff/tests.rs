@@ -125,24 +125,54 @@ fn updates(row: &Value) -> BTreeMap<String, DesiredUpdates> {
     .collect()
 }
 
+/// A recorded pair.
+struct Pair {
+    name: String,
+    old: Option<Job>,
+    new: Job,
+    updates: BTreeMap<String, DesiredUpdates>,
+}
+
+fn rows() -> impl Iterator<Item = Value> {
+    PAIRS.lines().map(|row| serde_json::from_str(row).unwrap())
+}
+
+impl Pair {
+    fn new(row: &Value, jobs: &Value) -> Self {
+        Self {
+            name: row["name"].as_str().unwrap().to_owned(),
+            old: row["old"].as_str().map(|name| job(&jobs[name], &Value::Null)),
+            new: job(&jobs[row["new"].as_str().or(row["old"].as_str()).unwrap()], &row["edit"]),
+            updates: updates(row),
+        }
+    }
+
+    fn annotated(&self, is_back: bool) -> JobDiff {
+        let (old, new) = (self.old.as_ref(), Some(&self.new));
+        let mut diff = if is_back { diff(new, old, true) } else { diff(old, new, true) }.unwrap();
+        annotate(&mut diff, &self.updates);
+        diff
+    }
+}
+
+/// What `job plan` would answer to the pair of this name: the diff, and what would be done.
+pub(crate) fn annotated(name: &str, is_back: bool) -> (JobDiff, BTreeMap<String, DesiredUpdates>) {
+    let row = rows().find(|row| row["name"] == name).unwrap();
+    let pair = Pair::new(&row, &serde_json::from_str(JOBS).unwrap());
+    (pair.annotated(is_back), pair.updates)
+}
+
 #[test]
 fn nomad_says_the_same() {
     let jobs: Value = serde_json::from_str(JOBS).unwrap();
-    let said: Vec<&str> = NOMAD.split("# ").skip(1).collect();
-    assert_eq!(said.len(), PAIRS.lines().count(), "the recording is not of these pairs");
-    for (row, said) in PAIRS.lines().zip(said) {
-        let row: Value = serde_json::from_str(row).unwrap();
-        let old = row["old"].as_str().map(|name| job(&jobs[name], &Value::Null));
-        let new = job(&jobs[row["new"].as_str().or(row["old"].as_str()).unwrap()], &row["edit"]);
-        let contextual = |old: Option<&Job>, new: Option<&Job>| {
-            let mut diff = diff(old, new, true).unwrap();
-            annotate(&mut diff, &updates(&row));
-            text(&diff)
-        };
-        let bare = text(&diff(old.as_ref(), Some(&new), false).unwrap());
-        let got = [contextual(old.as_ref(), Some(&new)), contextual(Some(&new), old.as_ref()), bare].concat();
+    let (rows, said): (Vec<Value>, Vec<&str>) = (rows().collect(), NOMAD.split("# ").skip(1).collect());
+    assert!(rows.len() == said.len() && said.len() > 90, "the recording is not of these pairs");
+    for (row, said) in rows.iter().zip(said) {
+        let pair = Pair::new(row, &jobs);
+        let bare = diff(pair.old.as_ref(), Some(&pair.new), false).unwrap();
+        let got = [text(&pair.annotated(false)), text(&pair.annotated(true)), text(&bare)].concat();
         let (name, said) = said.split_once('\n').unwrap();
-        assert_eq!(name, row["name"]);
+        assert_eq!(name, pair.name);
         let want = known(said);
         for (got, want) in got.lines().zip(want.lines()) {
             assert_eq!(got, want, "{name}");
