@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dunlin_tests::golden;
 use dunlin_tests::real::{self, Options, Real};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::contract::shell_job;
 
@@ -424,4 +424,41 @@ fn our_cli_prints_what_the_stock_one_prints() {
         assert!(!ours.is_empty() && !ours.contains("panicked"), "{ours}");
     }
     println!("both CLIs: {verbs_n} commands, {lines_n} lines alike");
+}
+
+#[test]
+fn both_clis_tell_versions_apart() {
+    let Some(binary) = stock() else { dunlin_tests::skip!("{NONE}") };
+    let agent = Real::start("versions", Options::default());
+    let nomad = Cli { binary, agent: &agent };
+    let own = Cli { binary: real::binary().to_owned(), agent: &agent };
+    let mut job = shell_job("ages", "exec sleep 1000");
+    let file = job_file(&agent, "ages", job.to_string().as_bytes());
+    own.check(&["job", "validate", &file], &["Job validation successful"]);
+    for (pointer, value) in [
+        ("/Job/Priority", json!(50)),
+        ("/Job/Meta", json!({"site": "field-7"})),
+        ("/Job/TaskGroups/0/Tasks/0/Env", json!({"A": "1"})),
+        ("/Job/TaskGroups/0/Tasks/0/Config/args/1", json!("exec sleep 2000")),
+    ] {
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        match job.pointer_mut(parent).unwrap() {
+            Value::Object(members) => _ = members.insert(member.to_owned(), value),
+            list => list[member.parse::<usize>().unwrap()] = value,
+        }
+        assert_eq!(agent.ask("PUT", "/v1/jobs", job.to_string().as_bytes()).status, 200);
+    }
+    for words in [
+        &["job", "history", "ages"][..],
+        &["job", "history", "-p", "ages"],
+        &["job", "history", "-p", "-version", "2", "ages"],
+        &["job", "history", "-version", "0", "ages"],
+    ] {
+        let ((their_code, theirs), (our_code, ours)) = (nomad.run(words), own.run(words));
+        assert_eq!((their_code, our_code), (0, 0), "{words:?}:\n{theirs}\n--\n{ours}");
+        assert_eq!(blur(&ours), blur(&theirs), "{words:?}");
+    }
+    let all = own.check(&["job", "history", "-p", "ages"], &["+ Meta[site]: \"field-7\"", "+ Env[A]: \"1\"", "+/- args[1]:"]);
+    assert_eq!(all.matches("Diff =").count(), 3, "{all}");
+    nomad.check(&["job", "history", "-p", "-diff-version", "1", "ages"], &["- Meta[site]: \"field-7\""]);
 }

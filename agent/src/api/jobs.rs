@@ -13,6 +13,7 @@ use super::route::{Acl, Family, delete, put, read};
 use super::{Answer, Ask, Cx, body_of, show};
 use crate::model::alloc::{Allocation, JobKey};
 use crate::model::canonical;
+use crate::model::diff::{self, JobDiff};
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::{Job, JobKind};
 use crate::model::validate;
@@ -35,7 +36,7 @@ pub const FAMILY: Family = Family {
         read("/v1/job/{id..}/versions", Acl::ReadJob, Table::Jobs, versions),
         read("/v1/job/{id..}/deployments", Acl::ReadJob, Table::Deployments, super::deployments::of_job),
         read("/v1/job/{id..}/deployment", Acl::ReadJob, Table::Deployments, super::deployments::latest_of_job),
-        put("/v1/job/{id..}/plan", Acl::SubmitJob, not_yet),
+        put("/v1/job/{id..}/plan", Acl::SubmitJob, super::plan::plan),
         put("/v1/job/{id..}/evaluate", Acl::SubmitJob, super::evaluations::evaluate),
         put("/v1/job/{id..}/dispatch", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/periodic/force", Acl::SubmitJob, not_yet),
@@ -89,7 +90,7 @@ pub(super) struct RegisterAnswer {
 }
 
 /// Faults of a canonical job, and what it should know.
-fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
+pub(super) fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
     let template =
         |source: &str, left: &str, right: &str| template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string());
     validate::validate(job, &validate::Checks { template: &template })?;
@@ -421,7 +422,7 @@ fn summary_of(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
 #[serde(rename_all = "PascalCase")]
 struct Versions {
     versions: Vec<Job>,
-    diffs: (),
+    diffs: Option<Vec<JobDiff>>,
     index: u64,
     known_leader: bool,
     last_contact: u64,
@@ -430,6 +431,8 @@ struct Versions {
 
 /// `GET /v1/job/:id/versions`.
 fn versions(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
+    let has_diffs = ask.query.flag("diffs", false)?;
+    let reference = ask.query.uint("diff_version")?;
     let common = ask.query.common()?;
     let key = key_of(ask, &common);
     let Some(row) = cx.store.view().job(&key)? else {
@@ -437,6 +440,25 @@ fn versions(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     };
     let stored = cx.store.view().job_versions(&key, row.create_index, cx.budget.job_versions_max)?;
     let versions = stored.iter().map(|version| show::whole_job(version, &row)).collect::<Result<Vec<_>, _>>()?;
+    let diffs = if has_diffs { diffs_of(&versions, ask.query.text("diff_tag"), reference)? } else { Vec::new() };
+    let diffs = Some(diffs).filter(|diffs| !diffs.is_empty());
     let index = row.modify_index;
-    Answer::json(&Versions { versions, diffs: (), index, known_leader: true, last_contact: 0, next_token: "" }, Some(index))
+    Answer::json(&Versions { versions, diffs, index, known_leader: true, last_contact: 0, next_token: "" }, Some(index))
+}
+
+/// What differs between each version and the one before it (the oldest has none), or between each and `reference`.
+fn diffs_of(versions: &[Job], tag: &str, reference: Option<u64>) -> Result<Vec<JobDiff>, ApiError> {
+    if !tag.is_empty() {
+        return Err(ApiError::new(500, format!("tag {} not found", go_text::quote(tag))));
+    }
+    let pairs: Vec<(&Job, &Job)> = match reference {
+        None => versions.iter().skip(1).zip(versions).collect(),
+        Some(version) => {
+            let old = versions.iter().find(|job| job.version == version);
+            let old = old.ok_or_else(|| ApiError::new(500, format!("version {version} not found")))?;
+            versions.iter().map(|new| (old, new)).collect()
+        }
+    };
+    let diffs = pairs.into_iter().map(|(old, new)| diff::diff(Some(old), Some(new), true));
+    diffs.collect::<Result<_, _>>().map_err(|error| ApiError::new(500, error.to_string()))
 }

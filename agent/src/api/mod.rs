@@ -17,6 +17,7 @@ pub mod jobs;
 pub mod list;
 pub mod namespaces;
 pub mod nodes;
+pub mod plan;
 pub mod pretty;
 pub mod query;
 pub mod route;

@@ -112,6 +112,23 @@ impl Query {
         }
     }
 
+    /// A number that is not negative; `None` when absent or empty.
+    ///
+    /// # Errors
+    /// 500 in the words of most handlers.
+    pub fn uint(&self, key: &str) -> Result<Option<u64>, ApiError> {
+        let value = self.text(key);
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let is_number = value.bytes().all(|c| c.is_ascii_digit());
+        value.parse().ok().filter(|_| is_number).map(Some).ok_or_else(|| {
+            let (key, quoted) = (go_text::quote(key), go_text::quote(value));
+            let why = if is_number { "value out of range" } else { "invalid syntax" };
+            ApiError::new(500, format!("Failed to parse value of {key} ({value}) as a uint64: strconv.ParseUint: parsing {quoted}: {why}"))
+        })
+    }
+
     /// The parameters every route takes.
     ///
     /// # Errors

@@ -483,6 +483,30 @@ pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &
     write(&whole, out)
 }
 
+/// Written JSON as a part of another document.
+///
+/// # Errors
+/// 500 when it is none.
+pub fn raw(text: Vec<u8>) -> Result<Box<RawValue>, ApiError> {
+    let text = String::from_utf8(text).map_err(|error| ApiError::new(500, error.to_string()))?;
+    RawValue::from_string(text).map_err(|error| ApiError::new(500, error.to_string()))
+}
+
+/// `FailedTGAllocs` of an evaluation; `None` = all was placed.
+///
+/// # Errors
+/// 500 when it cannot be written.
+pub fn failed_groups(eval: &Evaluation, node: &NodeNames) -> Result<Option<Box<RawValue>>, ApiError> {
+    if eval.failed_groups.is_empty() {
+        return Ok(None);
+    }
+    let all: BTreeMap<&str, ShownMetric<'_>> =
+        eval.failed_groups.iter().map(|(group, failed)| (group.as_str(), metric(failed, node))).collect();
+    let mut text = Vec::new();
+    write(&all, &mut text)?;
+    raw(text).map(Some)
+}
+
 fn to_raw(job: &Job) -> Result<Box<RawValue>, ApiError> {
     let text = job.to_json().map_err(|error| ApiError::new(500, error.to_string()))?;
     RawValue::from_string(text).map_err(|error| ApiError::new(500, error.to_string()))

@@ -47,6 +47,15 @@ fn flags_fail_in_upstreams_words() {
         (500, "Failed to parse value of \"purge\" (x) as a bool: strconv.ParseBool: parsing \"x\": invalid syntax")
     );
     assert_eq!((query.flag("all", false), query.flag("absent", true)), (Ok(true), Ok(true)));
+    let query = Query::parse("a=7&b=-1&c=18446744073709551616&d=%2B7&e=").unwrap();
+    let text = |key| query.uint(key).map_err(|why| why.text);
+    assert_eq!((text("a"), text("e"), text("f")), (Ok(Some(7)), Ok(None), Ok(None)));
+    for (key, value, why) in
+        [("b", "-1", "invalid syntax"), ("c", "18446744073709551616", "value out of range"), ("d", "+7", "invalid syntax")]
+    {
+        let want = format!("Failed to parse value of {key:?} ({value}) as a uint64: strconv.ParseUint: parsing {value:?}: {why}");
+        assert_eq!(text(key), Err(want));
+    }
 }
 
 #[test]

@@ -84,12 +84,7 @@ fn run(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     let operands = cx.operands(1, 1, "one argument: <path>")?;
     let name = operands.first().map_or("", String::as_str);
     let (index, priority) = (cx.number("check-index")?, cx.number("eval-priority")?);
-    let job = read_job(cx, name)?;
-    for (member, target) in [("Region", &mut cx.client.region), ("Namespace", &mut cx.client.namespace)] {
-        if !job.text(member).is_empty() {
-            job.text(member).clone_into(target);
-        }
-    }
+    let job = read(cx, name)?;
     let body = json!({
         "Job": job,
         "EnforceIndex": index.is_some(),
@@ -123,8 +118,8 @@ fn run(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The job in the file `name`.
-fn read_job(cx: &mut Cx<'_>, name: &str) -> Result<Value, Failure> {
+/// The job in the file `name`, whose region and namespace are asked from now on.
+pub(super) fn read(cx: &mut Cx<'_>, name: &str) -> Result<Value, Failure> {
     let shown = if name == "-" { "standard input".to_owned() } else { quoted(name) };
     let unreadable = |why: std::io::Error| Failure::new(format!("Error reading the job file {shown}: {why}"));
     let mut bytes = Vec::new();
@@ -135,11 +130,17 @@ fn read_job(cx: &mut Cx<'_>, name: &str) -> Result<Value, Failure> {
     if u64::try_from(read.map_err(unreadable)?).unwrap_or(u64::MAX) > JOB_FILE_BYTES_MAX {
         return Err(Failure::new(format!("The job file {shown} is longer than {JOB_FILE_BYTES_MAX} bytes")));
     }
-    parse_job(&bytes).map_err(|why| Failure::new(format!("Error in the job file {shown}: {why}")))
+    let job = parse(&bytes).map_err(|why| Failure::new(format!("Error in the job file {shown}: {why}")))?;
+    for (member, target) in [("Region", &mut cx.client.region), ("Namespace", &mut cx.client.namespace)] {
+        if !job.text(member).is_empty() {
+            job.text(member).clone_into(target);
+        }
+    }
+    Ok(job)
 }
 
 /// The job in the bytes of a job file; the error says what is wrong with them.
-fn parse_job(bytes: &[u8]) -> Result<Value, String> {
+fn parse(bytes: &[u8]) -> Result<Value, String> {
     match bytes.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => {}
         None => return Err("it is empty".to_owned()),

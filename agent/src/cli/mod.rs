@@ -1,7 +1,7 @@
 //! The command line of the device: thin clients of the HTTP API, in the same binary as the agent.
 //!
 //! A verb is one row of [`VERBS`]: its words, its flags, its function. Shape: words typed -> API calls -> text on standard output,
-//! faults on standard error. Exit status: 0 done, 1 fault, 2 a job was accepted and could not be placed in full.
+//! faults on standard error. Exit status: 0 done, 1 fault, 2 a job was accepted and could not be placed in full; `job plan` has its own.
 //! Never: colours, prompts when standard input is not asked for, templates (`-t`); every verb prints the API's answer with `-json`.
 //! Verbs see the machine only through [`World`], so tests feed recorded answers and compare whole texts.
 //! Source: names, flags and layout of the upstream CLI (v1.10.5 command/, behaviour only).
@@ -10,11 +10,14 @@ mod alloc;
 mod alloc_files;
 mod answer;
 pub mod client;
+mod diff;
 mod eval;
 mod find;
+mod history;
 mod job;
 mod monitor;
 mod node;
+mod plan;
 mod status;
 mod table;
 mod tail;
@@ -55,10 +58,13 @@ const VERBS: &[&Verb] = &[
     &alloc::STATUS,
     &alloc::STOP,
     &eval::STATUS,
+    &history::HISTORY,
     &job::INSPECT,
+    &plan::PLAN,
     &job::RUN,
     &job::STATUS,
     &job::STOP,
+    &plan::VALIDATE,
     &node::STATUS,
     &status::STATUS,
     &version::VERSION,
@@ -96,6 +102,13 @@ struct Verb {
     run: fn(&mut Cx<'_>) -> Result<Exit, Failure>,
 }
 
+impl Verb {
+    /// Exit status of a failure; after `job plan` a 1 is an answer.
+    fn fault(&self) -> u8 {
+        if self.name == plan::PLAN_NAME { 255 } else { 1 }
+    }
+}
+
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
@@ -105,13 +118,15 @@ enum Exit {
     Failed,
     /// The job was accepted, but not all of it could be placed.
     Unplaced,
+    /// Nothing was done, but something would be.
+    Changes,
 }
 
 impl Exit {
     fn code(self) -> u8 {
         match self {
             Self::Done => 0,
-            Self::Failed => 1,
+            Self::Failed | Self::Changes => 1,
             Self::Unplaced => 2,
         }
     }
@@ -385,13 +400,13 @@ fn run_verb(verb: &Verb, words: &[String], world: &mut World<'_>) -> io::Result<
     let mut cx = Cx { client, flags, open, input: &mut *world.input, out: &mut *world.out, err: &mut *world.err, clock };
     match (verb.run)(&mut cx) {
         Ok(exit) => Ok(exit.code()),
-        Err(Failure::Told(text)) => writeln!(world.err, "{text}").map(|()| 1),
+        Err(Failure::Told(text)) => writeln!(world.err, "{text}").map(|()| verb.fault()),
         Err(Failure::Words(fault)) => complain(verb, &fault, world.err),
-        Err(Failure::OutputGone) => Ok(1),
+        Err(Failure::OutputGone) => Ok(verb.fault()),
     }
 }
 
 /// A fault in the words themselves: say it, and where help is.
 fn complain(verb: &Verb, fault: &str, err: &mut dyn Write) -> io::Result<u8> {
-    writeln!(err, "{PROGRAM} {name}: {fault}\n{PROGRAM} {name} -h explains the command", name = verb.name).map(|()| 1)
+    writeln!(err, "{PROGRAM} {name}: {fault}\n{PROGRAM} {name} -h explains the command", name = verb.name).map(|()| verb.fault())
 }

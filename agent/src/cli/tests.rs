@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::client::{Exchange, Transport};
 use super::{World, run};
+use crate::model::diff::tests::annotated;
 use crate::shell::client::{Ask, ClientError};
 use crate::wire::http::Method;
 
@@ -405,4 +406,125 @@ fn every_verb_explains_itself() {
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{}: a flag stands twice", verb.name);
     }
+}
+
+/// A plan that can be made.
+fn planned(diff: &Value, updates: &Value) -> Value {
+    json!({"Annotations": {"DesiredTGUpdates": updates, "PreemptedAllocs": null}, "CreatedEvals": null, "Diff": diff,
+        "FailedTGAllocs": null, "Index": 8, "JobModifyIndex": 7, "NextPeriodicLaunch": "0001-01-01T00:00:00Z", "Warnings": ""})
+}
+
+const PUT_PLAN: &str = "PUT /v1/job/web/plan?region=east&namespace=local";
+
+/// `golden/plans.txt` is what a stock 1.10.0 `job plan` printed when the agent's plan had the named pair of `tests/fixtures/diff` as its
+/// diff, up to the dry run.
+#[test]
+fn plans_are_shown_as_the_stock_cli_shows_them() {
+    let golden = include_str!("golden/plans.txt");
+    let runs: Vec<&str> = golden.split("# ").skip(1).collect();
+    assert!(runs.len() > 20, "the recording is not whole");
+    for run in runs {
+        let (heading, want) = run.split_once('\n').unwrap();
+        let [name, way, exit] = heading.split(", ").collect::<Vec<_>>()[..] else { panic!("{heading}") };
+        let (way, flag) = way.split_once(' ').unwrap_or((way, ""));
+        let (diff, updates) = annotated(name, way == "back");
+        let ran = with_job(JOB).answer(PUT_PLAN, planned(&json!(diff), &json!(updates))).run(&format!("job plan {flag} web.json"));
+        assert_eq!(format!("exit {}", ran.code), exit, "{heading}");
+        assert_eq!(ran.out.split("\nScheduler dry-run:").next().unwrap().trim_end(), want.trim_end(), "{heading}");
+    }
+}
+
+#[test]
+fn what_a_plan_says_besides() {
+    let edited = json!({"Type": "Edited", "ID": "web", "TaskGroups": [{"Type": "Edited", "Name": "g", "Updates": {"create": 1}}]});
+    let dry_run = "Scheduler dry-run:\n- All tasks successfully allocated.\n\n";
+    let index = "Job Modify Index: 7\nTo run the job only if nobody has changed it since:\n\ndunlin job run -check-index 7 web.json\n";
+
+    let ran = with_job(JOB).answer(PUT_PLAN, planned(&edited, &json!({"g": {"Place": 1}}))).run("job plan web.json");
+    assert_eq!(ran.out, format!("+/- Job: \"web\"\n+/- Task Group: \"g\" (1 create)\n\n{dry_run}{index}"));
+    assert_eq!(ran.code, 1);
+    let (call, body) = ran.asked[0].rsplit_once(' ').unwrap();
+    assert_eq!(call, PUT_PLAN);
+    let job = json!({"ID": "web", "Namespace": "local", "Region": "east", "Type": "service"});
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), json!({"Job": job, "Diff": true}));
+
+    // The status follows from the diff and from what would be started or stopped, whatever is shown.
+    let none = json!({"Type": "None", "ID": "web"});
+    for (diff, updates, code) in [
+        (&edited, json!({"g": {"Ignore": 1, "InPlaceUpdate": 2, "Preemptions": 3}}), 0),
+        (&edited, json!({"g": {"Stop": 1}}), 1),
+        (&edited, json!({"g": {}, "h": {"DestructiveUpdate": 1}}), 1),
+        (&none, json!({"g": {"Place": 1}}), 0),
+        (&edited, Value::Null, 0),
+    ] {
+        let ran = with_job(JOB).answer(PUT_PLAN, planned(diff, &updates)).run("job plan -diff=false web.json");
+        assert_eq!((ran.out, ran.code), (format!("{dry_run}{index}"), code));
+        let ran = with_job(JOB).answer(PUT_PLAN, planned(diff, &updates)).run("job plan -json web.json");
+        assert_eq!((serde_json::from_str::<Value>(&ran.out).unwrap(), ran.code), (planned(diff, &updates), code));
+    }
+
+    let mut plan = planned(&edited, &json!({"g": {"Place": 3}}));
+    plan["FailedTGAllocs"] = json!({"g": {"CoalescedFailures": 1, "NodesEvaluated": 1, "NodesExhausted": 1}, "h": {}});
+    plan["Warnings"] = json!("1 warning:\n\n* old");
+    plan["NextPeriodicLaunch"] = json!("2026-11-22T07:10:00Z");
+    let ran = with_job(JOB).answer(PUT_PLAN, plan.clone()).run("job plan -diff=false web.json");
+    let want = "Scheduler dry-run:\n- WARNING: Failed to place all allocations.\n  \
+        Task Group \"g\" (failed to place 2 allocations):\n    * Resources exhausted on 1 node\n\n  \
+        Task Group \"h\" (failed to place 1 allocation):\n    * No eligible nodes to evaluate\n\
+        - If submitted now, next periodic launch would be at 2026-11-22T07:10:00Z (2m50s from now).\n\n\
+        Job Warnings:\n1 warning:\n\n* old\n\n";
+    assert_eq!(ran.out, format!("{want}{index}"));
+    let system = JOB.replace("service", "system").replace("\"ID\"", "\"ParameterizedJob\": {}, \"ID\"");
+    let ran = with_job(&system).answer(PUT_PLAN, plan).run("job plan -diff=false web.json");
+    assert!(ran.out.contains("Failed to place allocations on all nodes.") && !ran.out.contains("periodic"), "{}", ran.out);
+}
+
+#[test]
+fn plans_that_cannot_be_made_exit_with_255() {
+    #[track_caller]
+    fn check(setup: Setup, want: &str) {
+        let ran = setup.run("job plan web.json");
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (255, "", want));
+    }
+    let refused = json!({"status": 500, "text": "1 error occurred:\n\t* a\n\n"});
+    check(with_job(JOB).answer(PUT_PLAN, refused), "Error planning the job: 1 error occurred:\n\t* a (status 500)\n");
+    check(with_job("{}"), "Error planning the job: it has no ID\n");
+    check(with_job("{"), "Error in the job file \"web.json\": it is not JSON: EOF while parsing an object at line 1 column 1\n");
+}
+
+#[test]
+fn a_history_with_its_changes() {
+    let job = |version: u64| json!({"ID": "telemetry", "Version": version, "Stable": version == 0, "SubmitTime": NOW});
+    let count = json!({"Type": "Edited", "Name": "Count", "Old": "1", "New": "2"});
+    let group = json!({"Type": "Edited", "Name": "g", "Fields": [count], "Tasks": [{"Type": "None", "Name": "t"}]});
+    let edited = json!({"Type": "Edited", "ID": "telemetry", "TaskGroups": [group]});
+    let answer = json!({"Versions": [job(2), job(1), job(0)], "Diffs": [edited, {"Type": "None", "ID": "telemetry"}]});
+    let asked = "GET /v1/job/telemetry/versions?namespace=default&diffs=true";
+    let page = |version: u64| {
+        let stable = version == 0;
+        format!("Version     = {version}\nStable      = {stable}\nSubmit Date = 2026-11-22T07:07:10Z\n")
+    };
+    let diff = "Diff        =\n+/- Job: \"telemetry\"\n+/- Task Group: \"g\"\n  +/- Count: \"1\" => \"2\"\n      Task: \"t\"\n";
+    let ran = |line: &str| Setup::default().answer(asked, answer.clone()).run(line);
+    assert_eq!(ran("job history -p telemetry").out, format!("{}{diff}\n{}\n{}", page(2), page(1), page(0)));
+    assert_eq!(ran("job history -p -version 2 telemetry").out, format!("{}{diff}", page(2)));
+    assert_eq!(ran("job history -p -version=0 telemetry").out, page(0));
+    assert_eq!((ran("job history -p -version 3 telemetry").code, ran("job history -p a b").code), (1, 1));
+}
+
+#[test]
+fn job_files_are_checked() {
+    #[track_caller]
+    fn check(answer: Value, want: (u8, &str, &str)) {
+        let ran = with_job(JOB).answer("PUT /v1/validate/job?region=east&namespace=local", answer).run("job validate web.json");
+        assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), want);
+    }
+    let answer = |error: &str, warnings: &str| json!({"DriverConfigValidated": true, "Error": error, "Warnings": warnings});
+    check(answer("", ""), (0, "Job validation successful\n", ""));
+    check(answer("", "1 warning:\n\n* old"), (0, "Job validation successful\n", "Job Warnings:\n1 warning:\n\n* old\n\n"));
+    check(answer("1 error occurred:\n\t* a\n\n", ""), (1, "", "Job validation errors:\n1 error occurred:\n\t* a\n"));
+    check(
+        json!({"status": 400, "text": "Job must be specified"}),
+        (1, "", "Error validating the job: Job must be specified (status 400)\n"),
+    );
 }

@@ -412,6 +412,41 @@ fn an_unchanged_job_changes_nothing_but_is_evaluated() {
 }
 
 #[test]
+fn versions_tell_what_changed() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    let read = |world: &mut World, query: &str| world.get(&format!("/v1/job/j/versions{query}"));
+    assert_eq!(read(&mut world, "?diffs=true")["Diffs"], Value::Null, "the first has nothing before it");
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 2));
+    world.ask(Method::Delete, "/v1/job/j", "");
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 2).replace("/bin/x", "/bin/y"));
+    assert_eq!(read(&mut world, "")["Diffs"], Value::Null);
+    assert_eq!(read(&mut world, "?diffs=false")["Diffs"], Value::Null);
+
+    let changes = |answer: &Value| -> Vec<String> {
+        let count = |diff: &Value| diff["TaskGroups"][0]["Fields"][0]["New"].as_str().unwrap_or_default().to_owned();
+        let command =
+            |diff: &Value| diff["TaskGroups"][0]["Tasks"][0]["Objects"][0]["Fields"][0]["New"].as_str().unwrap_or_default().to_owned();
+        let stop = |diff: &Value| diff["Fields"][0]["Name"].as_str().unwrap_or_default().to_owned();
+        let diffs = answer["Diffs"].as_array().unwrap();
+        diffs.iter().map(|diff| [diff["Type"].as_str().unwrap(), &stop(diff), &count(diff), &command(diff)].join(" ")).collect()
+    };
+    let answer = read(&mut world, "?diffs=true");
+    let versions: Vec<u64> = answer["Versions"].as_array().unwrap().iter().map(|job| job["Version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [3, 2, 1, 0]);
+    assert_eq!(changes(&answer), ["Edited Stop  /bin/y", "Edited Stop  ", "Edited  2 "]);
+    assert_eq!(changes(&read(&mut world, "?diffs=1&diff_version=1")), ["Edited   /bin/y", "Edited Stop  ", "None   ", "Edited  1 "]);
+    for (query, why) in [
+        ("diffs=perhaps", "Failed to parse value of \"diffs\" (perhaps) as a bool: strconv.ParseBool: parsing \"perhaps\": invalid syntax"),
+        ("diffs=true&diff_version=9", "version 9 not found"),
+        ("diffs=true&diff_tag=golden", "tag \"golden\" not found"),
+    ] {
+        let id = world.send(Method::Get, &format!("/v1/job/j/versions?{query}"), "");
+        assert_eq!(world.replies.remove(&id), Some((500, why.to_owned())));
+    }
+}
+
+#[test]
 fn what_finds_no_room_waits_for_it() {
     let mut world = World::new(1);
     let most_mb = setting().node.fingerprint.resources.memory_mb * 6 / 10;

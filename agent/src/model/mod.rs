@@ -6,6 +6,7 @@
 pub mod alloc;
 pub mod canonical;
 pub mod deployment;
+pub mod diff;
 pub mod eval;
 pub mod job;
 pub mod lower;

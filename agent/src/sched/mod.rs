@@ -20,6 +20,7 @@ use dunlin_runtime::id::AllocId;
 
 use crate::model::alloc::{Edition, Grant, Metric};
 use crate::model::deployment::{DeploymentStatus, GroupState};
+use crate::model::diff::DesiredUpdates;
 
 /// What the scheduler decided for one evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,27 +62,6 @@ impl Plan {
             || self.end.is_some()
             || !self.canaries.is_empty()
     }
-}
-
-/// `DesiredUpdates`: how many allocations of a group something is done to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DesiredUpdates {
-    /// Nothing.
-    pub ignore: u32,
-    /// Placed.
-    pub place: u32,
-    /// Moved.
-    pub migrate: u32,
-    /// Stopped.
-    pub stop: u32,
-    /// Go on under the new version.
-    pub in_place_update: u32,
-    /// Replaced by the new version.
-    pub destructive_update: u32,
-    /// Placed beside the old version.
-    pub canary: u32,
-    /// Stopped to make room.
-    pub preemptions: u32,
 }
 
 /// One allocation that should end.

@@ -190,7 +190,7 @@ impl Fill<'_> {
         match placed {
             Ok(placement) => {
                 if let Some((_, desired)) = plan.desired.iter_mut().find(|(name, _)| *name == slot.group) {
-                    desired.preemptions += u32::try_from(preempts.len()).unwrap_or(u32::MAX);
+                    desired.preemptions += u64::try_from(preempts.len()).unwrap_or(u64::MAX);
                 }
                 plan.place.push(Placement { edition, preempts, ..placement });
                 Ok(true)

@@ -11,9 +11,10 @@ use dunlin_hal::clock::Wall;
 use dunlin_runtime::event::ClientStatus;
 use dunlin_runtime::id::{AllocId, EvalId};
 
-use super::{DesiredUpdates, MIGRATED, NOT_NEEDED, RESCHEDULED, Stop, reschedule};
+use super::{MIGRATED, NOT_NEEDED, RESCHEDULED, Stop, reschedule};
 use crate::model::alloc::{Allocation, Desired, Edition, LastReschedule};
 use crate::model::deployment::{Deployment, DeploymentStatus, GroupState, text};
+use crate::model::diff::DesiredUpdates;
 use crate::model::job::{Job, JobKind, TaskGroup, UpdateStrategy};
 
 /// Failures this close to their time are replaced now, ns.
@@ -161,6 +162,10 @@ impl<'a> Rollout<'a> {
     }
 }
 
+fn many(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
@@ -194,7 +199,7 @@ fn group_changes<'a>(
     // Work of older versions that is over is history.
     allocs.retain(|alloc| {
         let is_history = is_batch && alloc.edition != ask.edition && alloc.is_terminal();
-        desired.ignore += u32::from(is_history);
+        desired.ignore += u64::from(is_history);
         !is_history
     });
     // Canaries that will not be promoted go.
@@ -239,7 +244,7 @@ fn group_changes<'a>(
         }
     }
     destructive.sort_by_key(|alloc| alloc.index);
-    desired.in_place_update += count(in_place_n);
+    desired.in_place_update += many(in_place_n);
     rollout.has_updates |= in_place_n > 0 || !destructive.is_empty();
     if known.is_none() {
         state.desired_n += count(destructive.len() + in_place_n);
@@ -258,7 +263,7 @@ fn group_changes<'a>(
         state.desired_canaries_n = count(canary_n);
         if !rollout.is_held() {
             let missing_n = canary_n - canaries.len();
-            desired.canary += count(missing_n);
+            desired.canary += many(missing_n);
             let taken: BTreeSet<u32> = allocs.iter().filter(|alloc| is_canary(alloc)).map(|alloc| alloc.index).collect();
             let indexes = destructive.iter().map(|alloc| alloc.index).chain(0..).filter(|index| !taken.contains(index));
             let mut given = BTreeSet::new();
@@ -291,8 +296,8 @@ fn group_changes<'a>(
     }
     let places_n = place.len();
     if !rollout.is_held() && !is_canarying {
-        desired.place += count(place.len());
-        desired.stop += count(sets.now.len());
+        desired.place += many(place.len());
+        desired.stop += many(sets.now.len());
         changes.stop.extend(sets.now.iter().map(|alloc| Stop { alloc: alloc.id, description: RESCHEDULED }));
         under_n -= under_n.min(place.len());
         changes.missing.append(&mut place);
@@ -300,8 +305,8 @@ fn group_changes<'a>(
             changes.beyond.push((group.name.clone(), count(empty_n - listed_n)));
         }
         let step_n = destructive.len().min(under_n);
-        desired.destructive_update += count(step_n);
-        desired.ignore += count(destructive.len() - step_n);
+        desired.destructive_update += many(step_n);
+        desired.ignore += many(destructive.len() - step_n);
         changes.replace.extend(destructive.iter().take(step_n).map(|alloc| Slot {
             group: group.name.clone(),
             index: alloc.index,
@@ -320,9 +325,9 @@ fn group_changes<'a>(
                 changes.missing.push(slot);
             }
         }
-        desired.ignore += count(destructive.len());
+        desired.ignore += many(destructive.len());
     }
-    desired.migrate += count(sets.migrate.len());
+    desired.migrate += many(sets.migrate.len());
     for alloc in &sets.migrate {
         changes.stop.push(Stop { alloc: alloc.id, description: MIGRATED });
         changes.missing.push(Slot {
@@ -457,7 +462,7 @@ fn stop_excess(
     sets: &mut Sets<'_>,
     names: &mut BTreeSet<u32>,
     changes: &mut Changes,
-) -> u32 {
+) -> u64 {
     let is_safe = |alloc: &Allocation| is_canarying && canaries.contains(&alloc.id);
     let counted_n = sets.stay.iter().filter(|alloc| !is_safe(alloc)).count() + sets.migrate.len();
     let mut remove_n = counted_n.saturating_sub(wanted_n);
@@ -483,7 +488,7 @@ fn stop_excess(
     sets.stay.retain(|alloc| !gone.contains(&alloc.id));
     sets.migrate.retain(|alloc| !gone.contains(&alloc.id));
     *names = sets.stay.iter().chain(&sets.migrate).chain(&sets.now).map(|alloc| alloc.index).collect();
-    count(remove_n)
+    many(remove_n)
 }
 
 /// How many may be placed or replaced now.
@@ -553,7 +558,7 @@ fn system_changes(ask: &Ask<'_>, job: &Job, group: &TaskGroup, allocs: &[&Alloca
             && alloc.client_status.is_terminal()
     };
     let done_n = allocs.iter().filter(is_done).count();
-    desired.ignore += count(done_n);
+    desired.ignore += many(done_n);
     if let Some(previous) = replaced {
         changes.missing.push(Slot { group: group.name.clone(), previous, ..Slot::default() });
     } else if is_wanted && !has_one && done_n == 0 {

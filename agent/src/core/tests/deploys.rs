@@ -284,3 +284,31 @@ fn a_deployment_lives_on_after_a_cut_at_any_step() {
         assert!(told.contains("completed successfully: 2 of 2 healthy"), "cut at {cut}: {told}");
     }
 }
+
+#[test]
+fn a_plan_tells_what_would_happen_and_changes_nothing() {
+    let mut world = World::new(1);
+    world.put(&rollout("/bin/x", 3, "", SOON));
+    world.pass(20 * S);
+    let (commits_n, before) = (world.commits_n, world.get("/v1/job/j"));
+    let ask = rollout("/bin/y", 4, r#""MaxParallel":2"#, SOON).replacen(r#"{"Job""#, r#"{"Diff":true,"Job""#, 1);
+    let plan = world.ask(Method::Put, "/v1/job/j/plan", &ask);
+    let updates = &plan["Annotations"]["DesiredTGUpdates"]["g"];
+    let n = |name: &str| updates[name].as_u64().unwrap();
+    assert_eq!([n("Place"), n("DestructiveUpdate"), n("Ignore"), n("Stop")], [1, 1, 2, 0], "{updates}");
+    assert_eq!(plan["Diff"]["Type"], "Edited");
+    assert_eq!(plan["Diff"]["TaskGroups"][0]["Updates"]["create"], 1);
+    assert_eq!(plan["JobModifyIndex"], before["JobModifyIndex"]);
+    assert_eq!(plan["FailedTGAllocs"], Value::Null);
+    // More than there is room for.
+    let plan = world.ask(Method::Put, "/v1/job/big/plan", &job("big", "service", 2).replace(r#""MemoryMB":10"#, r#""MemoryMB":1000000"#));
+    assert_eq!(plan["FailedTGAllocs"]["g"]["DimensionExhausted"]["memory"], 1);
+    assert_eq!(plan["CreatedEvals"][0]["Status"], "blocked");
+    assert_eq!(plan["Diff"], Value::Null);
+    assert_eq!(world.commits_n, commits_n);
+    assert_eq!(world.get("/v1/job/j"), before);
+    assert_eq!(world.get("/v1/jobs").as_array().unwrap().len(), 1);
+    assert_eq!(world.running(), "[0]v0 [1]v0 [2]v0");
+    world.pass(3_600 * S);
+    assert_eq!(world.running(), "[0]v0 [1]v0 [2]v0");
+}
