@@ -90,7 +90,7 @@ impl Filter {
 /// Go's structs, one a line; how to read it: [`crate::wire::bexpr::datum`].
 ///
 /// Of what is never set here (Connect, Vault, CSI, devices) only the pointer stands. Fields upstream keeps and does not show are there,
-/// as zeros; what it shows and does not keep (`Drain` of a node) is not.
+/// as zeros; what is shown and not kept (`Drain` of a node) is not.
 pub(super) const KINDS: &str = "\
 Allocation ID Namespace EvalID Name NodeID NodeName JobID Job:*Job TaskGroup Resources:*Resources SharedResources:*Resources \
 TaskResources:{*Resources AllocatedResources:*Allocated Metrics:*Metric DesiredStatus DesiredDescription \
@@ -114,9 +114,9 @@ TaskShare Cpu:CpuShare Memory:MemoryShare Networks:[*Network Devices:[*
 CpuShare CpuShares:i ReservedCores:[u
 MemoryShare MemoryMB:i MemoryMaxMB:i
 GroupShare Networks:[*Network DiskMB:i Ports:[PortMapping
-PortMapping Label Value:i To:i HostIP IgnoreCollision:b HostNetwork
+PortMapping Label Value:i To:i HostIP IgnoreCollision:b
 Network Mode Device CIDR IP Hostname MBits:i DNS:* ReservedPorts:[Port DynamicPorts:[Port CNI:*
-Port Label Value:i To:i HostNetwork IgnoreCollision:b HostIP
+Port Label Value:i To:i HostNetwork IgnoreCollision:b
 Metric NodesEvaluated:i NodesFiltered:i NodesInPool:i NodePool NodesAvailable:{i ClassFiltered:{i ConstraintFiltered:{i \
 NodesExhausted:i ClassExhausted:{i DimensionExhausted:{i QuotaExhausted:[s ResourcesExhausted:{*Resources Scores:{f \
 ScoreMetaData:[*Score AllocationTime:i CoalescedFailures:i
@@ -176,12 +176,13 @@ CSIControllerPlugins:{* CSINodePlugins:{* HostVolumes:{*HostVolume HostNetworks:
 LastAllocUpdateIndex:u CreateIndex:u ModifyIndex:u NodeMaxAllocs:i
 NodeResources Cpu:NodeCpu Processors:* Memory:NodeMemory Disk:NodeDisk Devices:[* NodeNetworks:[*NodeNetwork Networks:[*Network \
 MinDynamicPort:i MaxDynamicPort:i
-NodeCpu CpuShares:i TotalCpuCores:u ReservableCpuCores:[u ReservedCpuCores:[u
+NodeCpu CpuShares:i TotalCpuCores:u ReservableCpuCores:[u
+ReservedCpu CpuShares:i ReservedCpuCores:[u
 NodeMemory MemoryMB:i
 NodeDisk DiskMB:i
 NodeNetwork Mode Device MacAddress Speed:i Addresses:[NodeAddress
 NodeAddress Family Alias Address ReservedPorts Gateway
-NodeReserved Cpu:NodeCpu Memory:NodeMemory Disk:NodeDisk Networks:ReservedPorts
+NodeReserved Cpu:ReservedCpu Memory:NodeMemory Disk:NodeDisk Networks:ReservedPorts
 ReservedPorts ReservedHostPorts
 NodeEvent Message Subsystem Details:{s Timestamp:t CreateIndex:u
 Driver Attributes:{s Detected:b Healthy:b HealthDescription UpdateTime:t

@@ -187,8 +187,16 @@ fn what_is_written_has_its_kind() {
     compare("Evaluation", &written(&eval()), "Evaluation", &mut faults);
     let whole = nodes::whole_json(&node(), &NodeRow::default()).unwrap();
     compare("Node", &serde_json::from_slice(&whole).unwrap(), "Node", &mut faults);
-    // Upstream writes it beside the strategy, and keeps only that.
-    assert_eq!(faults, ["Node/Drain is not in the table"]);
+    faults.sort();
+    faults.dedup();
+    // Ours in both places of a port; and what upstream writes beside the strategy it keeps.
+    let shown_only = [
+        "Allocation/AllocatedResources/Shared/Networks/0/DynamicPorts/0/HostIP is not in the table",
+        "Allocation/AllocatedResources/Shared/Networks/0/ReservedPorts/0/HostIP is not in the table",
+        "Allocation/AllocatedResources/Shared/Ports/0/HostNetwork is not in the table",
+        "Node/Drain is not in the table",
+    ];
+    assert_eq!(faults, shown_only);
 }
 
 #[test]
