@@ -222,8 +222,20 @@ fn the_stock_cli_works_unchanged() {
     nomad.check(&["eval", "status", "-json", &eval], &["\"TriggeredBy\": \"job-register\""]);
     nomad.check(&["eval", "list"], &[short_eval, "job-register telemetry", "alloc-stop telemetry"]);
 
+    nomad.check(&["eval", "list", "-filter", "TriggeredBy == \"alloc-stop\""], &["alloc-stop telemetry"]);
+    nomad.fails(&["eval", "list", "-filter", "TriggeredBy"], "failed to read filter expression: 1:12 (11): no match found");
+
+    // What an id is.
+    nomad.check(&["status", "tele"], &["ID = telemetry", "Type = service"]);
+    nomad.check(&["status", short], &[&format!("ID = {short}"), "Job ID = telemetry"]);
+    nomad.check(&["status", short_eval], &[&format!("ID = {short_eval}"), "TriggeredBy = job-register"]);
+    nomad.check(&["status", short_node], &[&format!("ID = {short_node}"), "Eligibility = eligible"]);
+    nomad.fails(&["status", "nothing-is-called-so"], "Unable to resolve ID: \"nothing-is-called-so\"");
+
     // The node and its agent.
     nomad.check(&["node", "status"], &[short_node, "dc1", "<none> false eligible ready"]);
+    nomad.check(&["node", "status", "-filter", "Attributes[\"kernel.name\"] == linux"], &[short_node]);
+    nomad.check(&["node", "status", "-filter", "NodeClass == none"], &["No nodes registered"]);
     for words in [
         &["node", "status", "-self"][..],
         &["node", "status", short_node],

@@ -123,7 +123,6 @@ const NAMED: &[(&str, Change, &str)] = &[
 
 /// Lines that what exists now cannot answer alike, and when it will.
 const LATER: &[(&str, &str)] = &[
-    ("search", "a later issue"),
     ("/v1/agent/schedulers", "1.1.2 has no such route; http-api.md 7.11 is tested by example"),
     ("/v1/agent/servers", "a standalone node names no servers; tested by example"),
     ("agent join", "a standalone node joins nobody; tested by example"),
@@ -157,6 +156,15 @@ fn sort(value: &mut Value) {
         (text("JobID"), text("Name"), text("ID"), item["CreateIndex"].as_u64())
     };
     all.sort_by_key(key);
+}
+
+/// Asks for the beginning of an id, as long as the recorded one.
+fn search_body(line: &Value, ids: &Ids) -> Vec<u8> {
+    let mut body = line["body"].clone();
+    let recorded = body["Prefix"].as_str().unwrap().to_owned();
+    let (theirs, ..) = ALLOCS.iter().find(|(theirs, ..)| theirs.starts_with(&recorded)).unwrap();
+    body["Prefix"] = json!(ids.translate(theirs)[..recorded.len()]);
+    body.to_string().into_bytes()
 }
 
 /// A recorded answer with its named differences applied: what ours should be.
@@ -380,6 +388,8 @@ fn the_recorded_answers_are_ours() {
         }
         let body = if line["body"].is_null() { Vec::new() } else { line["body"].to_string().into_bytes() };
         let path = ids.translate(line["path"].as_str().unwrap());
+        // The one body that holds a part of an id.
+        let body = if name == "search" { search_body(line, &ids) } else { body };
         let got = agent.ask(line["method"].as_str().unwrap(), &path, &body);
         let mut want = expected(line, &ids);
         faults.extend(compare_answer(line, &mut want, &got, &mut ids).into_iter().map(|fault| format!("{name}: {fault}")));
@@ -391,7 +401,7 @@ fn the_recorded_answers_are_ours() {
     let unused: Vec<&str> = NAMED.iter().enumerate().filter(|(i, _)| !named.contains(i)).map(|(_, row)| row.0).collect();
     assert!(faults.is_empty(), "{} differences:\n{}", faults.len(), faults.join("\n"));
     assert!(unused.is_empty(), "named differences that are none: {unused:?}");
-    assert_eq!((lines.len(), compared_n, later_n), (83, 79, 4));
+    assert_eq!((lines.len(), compared_n, later_n), (83, 80, 3));
 }
 
 /// Two jobs of which the recording holds no allocation.

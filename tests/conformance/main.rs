@@ -6,5 +6,6 @@ mod compare;
 mod contract;
 mod examples;
 mod goclient;
+mod lists;
 mod live;
 mod smoke;

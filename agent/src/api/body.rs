@@ -55,8 +55,14 @@ impl fmt::Debug for Body {
 /// A list that is read and encoded in bounded steps.
 pub trait Rows {
     /// Appends the next rows (and the brackets of the list) to `out`; false = that was the end.
-    /// Holds no more than the budget's rows and bytes of one step.
+    /// Holds no more than the budget's rows and bytes of one step. True without a byte = not decided yet: until the first byte an
+    /// error still has its status.
     fn step(&mut self, view: &crate::store::view::View<'_>, out: &mut Vec<u8>) -> Result<bool, ApiError>;
+
+    /// What the head says beside what it was made with; asked for once, when the first bytes are there.
+    fn headers(&mut self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// An answer made from work outside the core.

@@ -117,7 +117,11 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn write(_: &View<'_>, deployment: &Deployment, out: &mut Vec<u8>) -> Result<(), ApiError> {
+/// Writes one.
+///
+/// # Errors
+/// 500 when it cannot be written.
+pub(super) fn write(_: &View<'_>, deployment: &Deployment, out: &mut Vec<u8>) -> Result<(), ApiError> {
     serde_json::to_writer(out, &Shown::of(deployment)).map_err(|error| ApiError::new(500, error.to_string()))
 }
 

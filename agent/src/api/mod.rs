@@ -13,6 +13,7 @@ pub mod client_stats;
 pub mod deployments;
 pub mod error;
 pub mod evaluations;
+pub mod filter;
 pub mod jobs;
 pub mod list;
 pub mod namespaces;
@@ -22,6 +23,7 @@ pub mod pretty;
 pub mod query;
 pub mod route;
 pub mod scaling;
+pub mod search;
 pub mod show;
 pub mod status;
 pub mod system;
@@ -58,6 +60,7 @@ pub const FAMILIES: &[&Family] = &[
     &jobs::FAMILY,
     &namespaces::FAMILY,
     &nodes::FAMILY,
+    &search::FAMILY,
     &status::FAMILY,
     &system::FAMILY,
 ];
@@ -307,12 +310,8 @@ fn run(cx: &mut Cx<'_>, request: &Request, found: &Found, may_block: bool) -> Re
             let wait_ms = common.wait_ms.saturating_add(cx.rng.below(common.wait_ms / 16 + 1));
             return Ok(Outcome::Block { wait_ms, table });
         }
-        answer.head.headers.extend([
-            ("X-Nomad-Index", index.to_string()),
-            ("X-Nomad-Lastcontact", "0".to_owned()),
-            ("X-Nomad-Knownleader", "true".to_owned()),
-            ("X-Nomad-Edge-Mode", "standalone".to_owned()),
-        ]);
+        answer.head.headers.push(("X-Nomad-Index", index.to_string()));
+        answer.head.headers.extend(leader_headers());
     } else if let Some(index) = answer.index {
         answer.head.headers.push(("X-Nomad-Index", index.to_string()));
     }
@@ -323,6 +322,12 @@ fn run(cx: &mut Cx<'_>, request: &Request, found: &Found, may_block: bool) -> Re
         answer.body = pretty::body(answer.body);
     }
     Ok(Outcome::Reply(Reply { head: answer.head, body: answer.body, stream_of: answer.stream_of }))
+}
+
+/// What reads of objects say beside their index: a standalone node is its own leader.
+fn leader_headers() -> [(&'static str, String); 3] {
+    [("X-Nomad-Lastcontact", "0"), ("X-Nomad-Knownleader", "true"), ("X-Nomad-Edge-Mode", "standalone")]
+        .map(|(name, value)| (name, value.to_owned()))
 }
 
 /// A map whose absence is shown as `null`.

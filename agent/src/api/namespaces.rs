@@ -37,7 +37,7 @@ fn namespace(name: &str) -> Namespace {
 }
 
 /// `default`, `local` and those that jobs name, in order.
-fn names(cx: &Cx<'_>) -> Result<Vec<String>, ApiError> {
+pub(super) fn names(cx: &Cx<'_>) -> Result<Vec<String>, ApiError> {
     let mut names = vec!["default".to_owned(), "local".to_owned()];
     let mut from = crate::store::keys::JOBS.to_vec();
     // One row per namespace is read: the next look starts behind all jobs of the last.

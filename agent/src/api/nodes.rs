@@ -6,6 +6,7 @@ use dunlin_runtime::id::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::error::ApiError;
+use super::filter::Filter;
 use super::list::{self, Source};
 use super::query::Common;
 use super::route::{Acl, Family, put, read};
@@ -238,7 +239,7 @@ fn reserved(node: &Node) -> Reserved<'_> {
 
 fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let common = ask.query.common()?;
-    common.refuse_filter()?;
+    let filter = Filter::read(&common, || cx.node.names())?;
     let flag = |key: &str| {
         ask.query.flag(key, false).map_err(|_| ApiError::new(400, format!("Failed to parse node list fields: {key} is not a boolean")))
     };
@@ -247,7 +248,11 @@ fn list(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let node = cx.node;
     let id = node.vars.id.to_string();
     let prefix: String = common.prefix.to_lowercase();
-    let is_listed = id.starts_with(&prefix) && common.per_page >= 0 && common.next_token.as_str() <= id.as_str();
+    let is_asked = id.starts_with(&prefix) && common.per_page >= 0 && common.next_token.as_str() <= id.as_str();
+    let is_listed = match filter {
+        Some(filter) if is_asked => filter.holds("Node", &whole_json(node, &row)?)?,
+        _ => is_asked,
+    };
     let attribute = |key: &'static str| node.vars.attributes.get(key).map(|value| (key, value.as_str()));
     let stub = Stub {
         address: node.fingerprint.http_addr.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']).to_owned(),
@@ -334,12 +339,9 @@ fn check(cx: &Cx<'_>, id: &str) -> Result<(), ApiError> {
     if NodeId::parse(id) == Some(cx.node.vars.id) { Ok(()) } else { Err(ApiError::new(404, "node not found")) }
 }
 
-fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    check(cx, ask.id)?;
-    let row = cx.store.view().node()?.unwrap_or_default();
-    let node = cx.node;
+fn whole<'a>(node: &'a Node, row: &NodeRow) -> Whole<'a> {
     let (has, kept) = (&node.fingerprint.resources, &node.fingerprint.reserved);
-    let whole = Whole {
+    Whole {
         id: node.vars.id.to_string(),
         datacenter: &node.vars.datacenter,
         name: &node.vars.name,
@@ -358,7 +360,7 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         computed_class: "",
         drain: false,
         drain_strategy: (),
-        scheduling_eligibility: word(&row),
+        scheduling_eligibility: word(row),
         status: "ready",
         status_description: "",
         status_updated_at: row.status_updated_at.seconds(),
@@ -369,7 +371,7 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
             timestamp: show::stamp(row.status_updated_at),
             create_index: row.create_index,
         }],
-        drivers: drivers(node, &row),
+        drivers: drivers(node, row),
         host_volumes: (),
         host_networks: (),
         csi_controller_plugins: (),
@@ -378,8 +380,21 @@ fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         create_index: row.create_index,
         modify_index: row.modify_index,
         node_max_allocs: 0,
-    };
-    Answer::json(&whole, Some(row.modify_index))
+    }
+}
+
+/// The node as `GET /v1/node/:id` shows it.
+///
+/// # Errors
+/// 500 when it cannot be written.
+pub(super) fn whole_json(node: &Node, row: &NodeRow) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(&whole(node, row)).map_err(|why| ApiError::new(500, why.to_string()))
+}
+
+fn info(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
+    check(cx, ask.id)?;
+    let row = cx.store.view().node()?.unwrap_or_default();
+    Answer::json(&whole(cx.node, &row), Some(row.modify_index))
 }
 
 fn allocations(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {

@@ -86,6 +86,10 @@ impl Rows for Indented<dyn Rows> {
         }
         Ok(is_more)
     }
+
+    fn headers(&mut self) -> Vec<(&'static str, String)> {
+        self.inner.headers()
+    }
 }
 
 impl Machine for Indented<dyn Machine> {

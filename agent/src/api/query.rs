@@ -30,19 +30,6 @@ pub struct Common {
     pub filter: String,
 }
 
-impl Common {
-    /// A list must not show what was to be filtered out.
-    ///
-    /// # Errors
-    /// 501 when a filter is given.
-    pub fn refuse_filter(&self) -> Result<(), ApiError> {
-        if self.filter.is_empty() {
-            return Ok(());
-        }
-        Err(ApiError::new(501, "filter expressions are not supported by this agent yet; ask without `filter`"))
-    }
-}
-
 /// Longest wait of a blocking query, and the default.
 const WAIT_MS_MAX: u64 = 300_000;
 

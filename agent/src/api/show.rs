@@ -445,24 +445,43 @@ struct Rest<'a> {
     alloc_modify_index: u64,
 }
 
+/// The version of a job that allocations run, as the scheduler found it.
+pub struct Scheduled {
+    job: Job,
+    text: Box<RawValue>,
+}
+
+/// The job an allocation runs; `None` = that version is gone.
+///
+/// # Errors
+/// 500 when rows cannot be read.
+pub fn scheduled(view: &View<'_>, alloc: &Allocation) -> Result<Option<Scheduled>, ApiError> {
+    let Some(version) = view.job_version(&alloc.job, alloc.edition)? else { return Ok(None) };
+    let row = view.job(&alloc.job)?.unwrap_or_default();
+    let job = job_as_scheduled(&version, &row)?;
+    let text = to_raw(&job)?;
+    Ok(Some(Scheduled { job, text }))
+}
+
 /// Writes a whole allocation, with the version of the job it runs.
 ///
 /// # Errors
 /// 500 when rows cannot be read.
 pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &mut Vec<u8>) -> Result<(), ApiError> {
-    let version = view.job_version(&alloc.job, alloc.edition)?;
-    let row = view.job(&alloc.job)?.unwrap_or_default();
-    let job = version.as_ref().map(|version| job_as_scheduled(version, &row)).transpose()?;
-    let text = match &job {
-        Some(job) => Some(to_raw(job)?),
-        None => None,
-    };
+    alloc_with_job(alloc, scheduled(view, alloc)?.as_ref(), node, out)
+}
+
+/// As [`alloc_whole`] with a job that was read before; `None` = without.
+///
+/// # Errors
+/// 500 when it cannot be written.
+pub fn alloc_with_job(alloc: &Allocation, scheduled: Option<&Scheduled>, node: &NodeNames, out: &mut Vec<u8>) -> Result<(), ApiError> {
     let grant = &alloc.grant;
     let max = |task: &crate::model::alloc::TaskGrant| u64::from(task.memory_max_mb.max(task.memory_mb));
     let whole = Whole {
         shared: shared(alloc, node, true),
         rest: Rest {
-            job: text.as_deref(),
+            job: scheduled.map(|scheduled| &*scheduled.text),
             resources: Legacy::new(grant.cpu_mhz(), grant.memory_mb(), grant.tasks.iter().map(max).sum(), grant.disk_mb.into()),
             shared_resources: Legacy::new(0, 0, 0, grant.disk_mb.into()),
             task_resources: grant
@@ -470,7 +489,7 @@ pub fn alloc_whole(view: &View<'_>, alloc: &Allocation, node: &NodeNames, out: &
                 .iter()
                 .map(|task| (task.task.as_str(), Legacy::new(task.cpu_mhz.into(), task.memory_mb.into(), task.memory_max_mb.into(), 0)))
                 .collect(),
-            allocated_resources: allocated(alloc, job.as_ref()),
+            allocated_resources: allocated(alloc, scheduled.map(|scheduled| &scheduled.job)),
             metrics: metric(&alloc.metric, node),
             alloc_states: (),
             previous_allocation: alloc_text(alloc.previous),
@@ -527,6 +546,14 @@ pub fn whole_job(version: &JobVersion, row: &JobRow) -> Result<Job, StoreError> 
     job.modify_index = if version.version == row.version { row.modify_index } else { version.job_modify_index };
     job.job_modify_index = version.job_modify_index;
     Ok(job)
+}
+
+/// Writes one version of a job with the facts its row holds.
+///
+/// # Errors
+/// When the stored text is not a job.
+pub fn job_whole(version: &JobVersion, row: &JobRow, out: &mut Vec<u8>) -> Result<(), ApiError> {
+    write(&whole_job(version, row)?, out)
 }
 
 /// A job as the scheduler found it when it placed an allocation: nothing of it had run (recorded answers).

@@ -166,20 +166,31 @@ impl World {
                 self.feed(Event::Committed(batch.seq));
             }
             Effect::Respond { id, reply } => {
+                let mut status = reply.head.status;
                 let body = match reply.body {
                     Body::Full(bytes) => String::from_utf8(bytes).unwrap(),
                     Body::Rows(mut rows) => {
                         let (mut out, mut step) = (Vec::new(), Vec::new());
                         let view = self.core.shown().expect("a list is shown when all is durable");
-                        while rows.step(&view, &mut step).unwrap() {
-                            out.append(&mut step);
+                        loop {
+                            match rows.step(&view, &mut step) {
+                                Ok(has_more) => {
+                                    out.append(&mut step);
+                                    if !has_more {
+                                        break String::from_utf8(out).unwrap();
+                                    }
+                                }
+                                Err(error) => {
+                                    assert!(out.is_empty(), "an error behind {out:?}");
+                                    status = error.status;
+                                    break error.text;
+                                }
+                            }
                         }
-                        out.append(&mut step);
-                        String::from_utf8(out).unwrap()
                     }
                     Body::Machine(_) => "machine".to_owned(),
                 };
-                self.replies.insert(id, (reply.head.status, body));
+                self.replies.insert(id, (status, body));
             }
             Effect::Launch(launch) => {
                 let alive = self.processes.values().any(|p| p.alloc == launch.alloc && p.task == launch.task && p.end.is_none());
@@ -501,6 +512,30 @@ fn soft_facts_are_shown_at_once_and_kept_within_seconds() {
     assert_eq!(world.commits_n, commits_n + 1);
     assert!(!world.wait(24 * 3_600_000), "an agent with nothing to do sets no timer");
     assert_eq!(world.commits_n, commits_n + 1, "and writes nothing");
+}
+
+#[test]
+fn a_filtered_query_waits_for_its_table_and_its_errors_do_not() {
+    let mut world = World::new(1);
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    for (query, begin) in [
+        ("filter=JobID&index=99999", "failed to create result paginator: failed to read filter expression: 1:6 (5): "),
+        ("filter=Nope%3D%3D1&index=99999", "failed to read result page: error finding value in datum: /Nope"),
+        ("filter=Nope%3D%3D1", "failed to read result page: "),
+    ] {
+        let id = world.send(Method::Get, &format!("/v1/allocations?{query}"), "");
+        let (status, text) = world.replies.remove(&id).expect("an answer at once");
+        assert!(status == 400 && text.starts_with(begin), "{query}: {status} {text}");
+    }
+    let index = world.get("/v1/allocations")[0]["ModifyIndex"].as_u64().unwrap();
+    let waiting = world.send(Method::Get, &format!("/v1/allocations?filter=JobID%3D%3Dk&index={index}"), "");
+    assert!(!world.replies.contains_key(&waiting));
+    // What the filter drops wakes it too (`spec/http-api.md` 1.7).
+    world.ask(Method::Put, "/v1/jobs", &job("l", "service", 1));
+    assert_eq!(world.replies.remove(&waiting), Some((200, "[]".to_owned())));
+    world.ask(Method::Put, "/v1/jobs", &job("k", "service", 1));
+    let found = world.get("/v1/allocations?filter=JobID%3D%3Dk+and+Job.TaskGroups.0.Tasks.0.Driver%3D%3Draw_exec");
+    assert_eq!((found.as_array().map(Vec::len), &found[0]["JobID"]), (Some(1), &"k".into()));
 }
 
 #[test]

@@ -324,7 +324,7 @@ impl hyper::body::Body for Outgoing {
     }
 }
 
-/// Begins an answer: its status is decided here, so a machine runs until its head and a list has read its first rows.
+/// Begins an answer: its status is decided here, so a machine runs until its head and a list until its first bytes.
 /// A list that fits in one step becomes a whole body with a length.
 pub async fn open(answer: Answer, outside: &Outside) -> (Head, Outgoing) {
     let Answer { reply: Reply { head, body, .. }, lease } = answer;
@@ -343,23 +343,25 @@ fn fail(error: ApiError) -> (Head, Outgoing) {
     (Head::new(error.status, TEXT), Outgoing::full(error.text.into_bytes()))
 }
 
-async fn open_rows(head: Head, mut rows: Box<dyn Rows>, lease: Option<Lease>, outside: &Outside) -> (Head, Outgoing) {
+async fn open_rows(mut head: Head, mut rows: Box<dyn Rows>, lease: Option<Lease>, outside: &Outside) -> (Head, Outgoing) {
     let mut first = Vec::new();
-    outside.rows.durable().await;
-    match outside.rows.step(&mut *rows, &mut first) {
-        Err(error) => fail(error),
-        Ok(false) => (head, Outgoing::full(first)),
-        Ok(true) => {
-            let slot = Rc::new(Slot::default());
-            if first.is_empty() {
-                slot.keep(first);
-            } else {
-                slot.send(first);
-            }
-            let run = Box::pin(drive_rows(rows, lease, outside.rows.clone(), slot.clone()));
-            (head, Outgoing::driven(Some(run), slot))
+    let is_more = loop {
+        outside.rows.durable().await;
+        match outside.rows.step(&mut *rows, &mut first) {
+            Err(error) => return fail(error),
+            // Not decided yet: others get their turn.
+            Ok(true) if first.is_empty() => yield_now().await,
+            Ok(is_more) => break is_more,
         }
+    };
+    head.headers.extend(rows.headers());
+    if !is_more {
+        return (head, Outgoing::full(first));
     }
+    let slot = Rc::new(Slot::default());
+    slot.send(first);
+    let run = Box::pin(drive_rows(rows, lease, outside.rows.clone(), slot.clone()));
+    (head, Outgoing::driven(Some(run), slot))
 }
 
 async fn drive_rows(mut rows: Box<dyn Rows>, _lease: Option<Lease>, source: Rc<dyn RowSource>, slot: Rc<Slot>) -> Result<(), Stop> {

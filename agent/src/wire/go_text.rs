@@ -212,6 +212,107 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// The text between double quotes with Go's escapes resolved; `None` when it is not such a text. Bytes that are no UTF-8 become U+FFFD.
+#[must_use]
+pub fn unescape(inner: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '"' | '\n' => return None,
+            '\\' => {}
+            c => {
+                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                continue;
+            }
+        }
+        let (digits_n, radix, mut value) = match rest.next()? {
+            'a' => (0, 16, 0x07),
+            'b' => (0, 16, 0x08),
+            'f' => (0, 16, 0x0c),
+            'n' => (0, 16, 0x0a),
+            'r' => (0, 16, 0x0d),
+            't' => (0, 16, 0x09),
+            'v' => (0, 16, 0x0b),
+            c @ ('\\' | '"') => (0, 16, u32::from(c)),
+            'x' => (2, 16, 0),
+            'u' => (4, 16, 0),
+            'U' => (8, 16, 0),
+            c => (2, 8, c.to_digit(8)?),
+        };
+        for _ in 0..digits_n {
+            value = value.checked_mul(radix)?.checked_add(rest.next()?.to_digit(radix)?)?;
+        }
+        if digits_n == 2 {
+            bytes.push(u8::try_from(value).ok()?);
+        } else {
+            bytes.extend_from_slice(char::from_u32(value)?.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads `42`, `-5`, `0x2a`, `052`, `1_000`: a literal of any base.
+///
+/// # Errors
+/// Go's text: `strconv.ParseInt: parsing "x": invalid syntax`.
+pub fn parse_int(text: &str) -> Result<i64, String> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let value = literal(digits).and_then(|size| i64::try_from(i128::from(size) * sign).map_err(|_| RANGE));
+    value.map_err(|why| format!("strconv.ParseInt: parsing {}: {why}", quote(text)))
+}
+
+/// As [`parse_int`], without a sign.
+///
+/// # Errors
+/// Go's text: `strconv.ParseUint: parsing "-1": invalid syntax`.
+pub fn parse_uint(text: &str) -> Result<u64, String> {
+    literal(text).map_err(|why| format!("strconv.ParseUint: parsing {}: {why}", quote(text)))
+}
+
+/// Reads a decimal number; Go's hexadecimal ones are not read.
+///
+/// # Errors
+/// Go's text: `strconv.ParseFloat: parsing "x": invalid syntax`.
+pub fn parse_float(text: &str) -> Result<f64, String> {
+    let value = match text.parse::<f64>() {
+        Ok(value) if value.is_infinite() && text.contains(|c: char| c.is_ascii_digit()) => Err(RANGE),
+        Ok(value) => Ok(value),
+        Err(_) => Err(SYNTAX),
+    };
+    value.map_err(|why| format!("strconv.ParseFloat: parsing {}: {why}", quote(text)))
+}
+
+/// Ends the texts of numbers that are none.
+pub const SYNTAX: &str = "invalid syntax";
+const RANGE: &str = "value out of range";
+
+fn literal(text: &str) -> Result<u64, &'static str> {
+    let (radix, digits) = match text.as_bytes() {
+        [b'0', b'x' | b'X', _, ..] => (16, text.get(2..)),
+        [b'0', b'o' | b'O', _, ..] => (8, text.get(2..)),
+        [b'0', b'b' | b'B', _, ..] => (2, text.get(2..)),
+        [b'0', ..] => (8, text.get(1..)),
+        _ => (10, Some(text)),
+    };
+    // `_` stands between digits; what names the base counts as one.
+    let mut is_behind_digit = radix != 10;
+    let mut value = 0u64;
+    for c in digits.ok_or(SYNTAX)?.chars() {
+        if c == '_' && is_behind_digit {
+            is_behind_digit = false;
+            continue;
+        }
+        let digit = c.to_digit(radix).ok_or(SYNTAX)?;
+        value = value.checked_mul(radix.into()).and_then(|value| value.checked_add(digit.into())).ok_or(RANGE)?;
+        is_behind_digit = true;
+    }
+    if is_behind_digit { Ok(value) } else { Err(SYNTAX) }
+}
+
 /// `1 t T TRUE true True` and `0 f F FALSE false False`.
 ///
 /// # Errors
@@ -280,6 +381,67 @@ mod tests {
         assert_eq!(parse_duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
         assert_eq!(parse_duration("5x").unwrap_err(), "time: unknown unit \"x\" in duration \"5x\"");
         assert_eq!(parse_duration("x").unwrap_err(), "time: invalid duration \"x\"");
+    }
+
+    #[test]
+    fn numbers_are_read_as_go_reads_literals() {
+        for (text, want) in [
+            ("0", Ok(0)),
+            ("42", Ok(42)),
+            ("-5", Ok(-5)),
+            ("+5", Ok(5)),
+            ("0x2A", Ok(42)),
+            ("-0b101", Ok(-5)),
+            ("0o17", Ok(15)),
+            ("042", Ok(34)),
+            ("1_000", Ok(1000)),
+            ("0x_f", Ok(15)),
+            ("0_7", Ok(7)),
+            ("-9223372036854775808", Ok(i64::MIN)),
+            ("9223372036854775808", Err(RANGE)),
+            ("99999999999999999999", Err(RANGE)),
+            ("", Err(SYNTAX)),
+            ("-", Err(SYNTAX)),
+            ("0x", Err(SYNTAX)),
+            ("08", Err(SYNTAX)),
+            ("1__0", Err(SYNTAX)),
+            ("_1", Err(SYNTAX)),
+            ("1_", Err(SYNTAX)),
+            ("3.0", Err(SYNTAX)),
+            ("1s", Err(SYNTAX)),
+            (" 1", Err(SYNTAX)),
+        ] {
+            let want = want.map_err(|why| format!("strconv.ParseInt: parsing {}: {why}", quote(text)));
+            assert_eq!(parse_int(text), want);
+        }
+        assert_eq!(parse_uint("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(parse_uint("-1").unwrap_err(), "strconv.ParseUint: parsing \"-1\": invalid syntax");
+        assert_eq!((parse_float("1.50"), parse_float("-inf"), parse_float("1e3")), (Ok(1.5), Ok(f64::NEG_INFINITY), Ok(1000.0)));
+        assert_eq!(parse_float("1e999").unwrap_err(), "strconv.ParseFloat: parsing \"1e999\": value out of range");
+        assert_eq!(parse_float("x").unwrap_err(), "strconv.ParseFloat: parsing \"x\": invalid syntax");
+    }
+
+    #[test]
+    fn escapes_are_resolved_or_refused() {
+        for (inner, want) in [
+            ("", Some("")),
+            ("é x", Some("é x")),
+            (r"a\tb\\\n", Some("a\tb\\\n")),
+            (r"\x41\101\u00e9\U0001F600", Some("AAé😀")),
+            (r"\xff", Some("\u{fffd}")),
+            (r"\xc3\xa9", Some("é")),
+            (r"\", None),
+            (r"\q", None),
+            (r"\'", None),
+            (r"\x4", None),
+            (r"\400", None),
+            (r"\09", None),
+            (r"\ud800", None),
+            (r"\UFFFFFFFF", None),
+            ("a\nb", None),
+        ] {
+            assert_eq!(unescape(inner).as_deref(), want, "{inner}");
+        }
     }
 
     #[test]

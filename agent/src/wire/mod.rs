@@ -2,6 +2,7 @@
 //!
 //! Never: sockets, decisions about what a value means.
 
+pub mod bexpr;
 pub mod go_text;
 pub mod http;
 pub mod json;

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/api/contexts"
 )
 
 var calls int
@@ -219,6 +220,16 @@ func jobs(client *api.Client, job *api.Job, node *api.Node) *api.Allocation {
 	call("Allocations.List page", err, func() bool { return len(page) == 1 && meta.NextToken != "" }, meta)
 	page, meta, err = client.Allocations().List(&api.QueryOptions{PerPage: 1, NextToken: meta.NextToken})
 	call("Allocations.List last page", err, func() bool { return len(page) == 1 && meta.NextToken == "" }, meta)
+	some, _, err = client.Jobs().List(&api.QueryOptions{Filter: `Meta.site == "field-7" and (any TaskGroups as g { g.Name == sense })`})
+	call("Jobs.List filter", err, func() bool { return len(some) == 1 }, some)
+	page, _, err = client.Allocations().List(&api.QueryOptions{Filter: `Job.Type == batch or TaskStates.sample.State == dead`})
+	call("Allocations.List filter", err, func() bool { return page != nil && len(page) == 0 }, page)
+	_, _, err = client.Allocations().List(&api.QueryOptions{Filter: "JobID"})
+	refused("Allocations.List bad filter", err, 400, "failed to create result paginator")
+	found, meta, err := client.Search().PrefixSearch(stubs[0].ID[:7], contexts.All, nil)
+	call("Search.PrefixSearch", err, func() bool {
+		return found.Matches[contexts.Allocs][0] == stubs[0].ID && len(found.Matches) >= 4 && meta.KnownLeader && meta.LastIndex > 0
+	}, found)
 	eval, _, err := client.Evaluations().Info(done.EvalID, nil)
 	call("Evaluations.Info", err, func() bool { return eval.TriggeredBy == "job-register" && eval.JobID == "telemetry" }, eval)
 	placed, _, err := client.Evaluations().Allocations(done.EvalID, nil)

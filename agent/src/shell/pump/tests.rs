@@ -247,9 +247,11 @@ fn lists_are_sent_step_by_step() {
     check_rows(vec![Ok(("[1,2]", false))], 200, Some(5), "[[1,2]]");
     check_rows(vec![Ok(("", false))], 200, Some(0), "");
     check_rows(vec![Ok(("[1", true)), Ok((",2", true)), Ok(("]", false))], 200, None, "[[1][,2][]]");
-    check_rows(vec![Ok(("", true)), Ok(("", true)), Ok(("[]", false))], 200, None, "[[]]");
+    check_rows(vec![Ok(("", true)), Ok(("", true)), Ok(("[]", false))], 200, Some(2), "[[]]");
+    check_rows(vec![Ok(("[", true)), Ok(("", true)), Ok(("]", false))], 200, None, "[[][]]");
     check_rows(vec![Ok(("[1]", true)), Ok(("", false))], 200, None, "[[1]]");
     check_rows(vec![error()], 500, Some(5), "[store]");
+    check_rows(vec![Ok(("", true)), error()], 500, Some(5), "[store]");
     check_rows(vec![Ok(("[1", true)), error()], 200, None, "[[1]!");
 }
 
