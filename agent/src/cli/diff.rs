@@ -1,7 +1,8 @@
 //! What differs between two versions of a job, as text. Pure: a `JobDiff` as the API answers it -> lines.
 //!
 //! Marks: `+` added, `-` deleted, `+/-` edited, none the same; names stand below each other, whatever their marks. Values are quoted.
-//! A group or task that is new or gone is one line unless verbose. Never coloured: the marks say the same, in a file too.
+//! A group or task that is new or gone is one line unless verbose. Never coloured: the marks say the same, in a file too. Widths count
+//! characters, where upstream counts bytes.
 //! Bounds: the answer's own. Source: layout of the upstream CLI (v1.10.0 command/job_plan.go, behaviour only); `golden/plans.txt`
 //! holds what it prints.
 

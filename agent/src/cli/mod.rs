@@ -154,7 +154,14 @@ impl Failure {
 
     /// A failed call: what was being done, and what came of it.
     fn call<'a>(doing: &'a str) -> impl FnOnce(CallError) -> Self + 'a {
-        move |error| Self::Told(format!("Error {doing}: {error}"))
+        move |error| Self::of_call(doing, &error)
+    }
+
+    /// One copy, not one per call.
+    #[cold]
+    #[inline(never)]
+    fn of_call(doing: &str, error: &CallError) -> Self {
+        Self::Told(format!("Error {doing}: {error}"))
     }
 }
 

@@ -36,11 +36,11 @@ pub enum Change {
 
 impl Change {
     /// Of a thing that is in the old, the new, or both jobs.
-    fn of(old: Option<&Value>, new: Option<&Value>) -> Self {
-        match (old, new) {
+    fn of(pair: (Option<&Value>, Option<&Value>)) -> Self {
+        match pair {
             (None, Some(_)) => Self::Added,
             (Some(_), None) => Self::Deleted,
-            _ if old == new => Self::None,
+            (old, new) if old == new => Self::None,
             _ => Self::Edited,
         }
     }
