@@ -180,7 +180,10 @@ fn job_row() -> JobRow {
             is_periodic: true,
             is_parameterized: true,
             submit_at: Wall(7),
+            dispatch_token: "token".to_owned(),
         },
+        children: rows::Children { pending_n: 7, running_n: 8, dead_n: 9 },
+        last_slot_at: Wall(10),
     }
 }
 
