@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_hal::entropy::Rng;
+use dunlin_hal::zones::Zones;
 use dunlin_runtime::alloc::machine::Event as Machine;
 use dunlin_runtime::driver::Launch;
 use dunlin_runtime::event::{ClientStatus, TaskPhase};
@@ -203,6 +204,8 @@ pub struct Setting {
     pub budget: Budget,
     /// The node.
     pub node: Node,
+    /// The machine's time zones.
+    pub zones: Box<dyn Zones>,
     /// The agent's own environment, for tasks that may see it.
     pub host_env: BTreeMap<String, String>,
     /// Where allocations' folders are.
@@ -441,6 +444,7 @@ impl Core {
             node: &setting.node,
             config: &setting.config,
             budget: &setting.budget,
+            zones: &*setting.zones,
             busy_ports,
             trouble: disk_error.as_ref().map(|why| format!("the store cannot be written: {why}")).or_else(|| no_room.clone()),
             no_room,

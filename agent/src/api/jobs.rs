@@ -16,7 +16,9 @@ use crate::model::canonical;
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::{Job, JobKind};
 use crate::model::validate;
+use crate::sched::cron::Cron;
 use crate::sched::version;
+use crate::sched::zone::Zone;
 use crate::store::Table;
 use crate::store::rows::{JobRow, JobStatus};
 use crate::wire::go_text;
@@ -89,10 +91,12 @@ pub(super) struct RegisterAnswer {
 }
 
 /// Faults of a canonical job, and what it should know.
-fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
+fn check(cx: &Cx<'_>, job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
     let template =
         |source: &str, left: &str, right: &str| template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string());
-    validate::validate(job, &validate::Checks { template: &template })?;
+    let cron = |spec: &str| Cron::parse(spec).map(|_| ());
+    let zone = |name: &str| Zone::find(name, cx.zones).map(|_| ());
+    validate::validate(job, &validate::Checks { template: &template, cron: &cron, zone: &zone })?;
     // `memory_max` is honoured where the kernel can: nothing has to be switched on.
     Ok(validate::warnings(job, unknown, true))
 }
@@ -171,7 +175,7 @@ pub(super) fn submit(
     if let Some(why) = &cx.no_room {
         return Err(ApiError::new(500, format!("{why}; nothing was changed")));
     }
-    let warnings = check(&job, unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
+    let warnings = check(cx, &job, unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
     let key = JobKey { namespace: job.namespace.clone(), id: job.id.clone() };
     let known = cx.store.view().job(&key)?;
     if let Some(want) = enforce {
@@ -256,7 +260,7 @@ fn validate_only(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let (body, unknown): (RegisterBody, _) = body_of(cx, ask.body)?;
     let mut job = body.job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
     canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region, ..canonical::Ctx::default() });
-    let answer = match check(&job, &unknown) {
+    let answer = match check(cx, &job, &unknown) {
         Ok(warnings) => Validation { driver_config_validated: true, validation_errors: None, error: String::new(), warnings },
         Err(faults) => Validation {
             driver_config_validated: true,

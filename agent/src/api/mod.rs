@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::Now;
 use dunlin_hal::entropy::Rng;
+use dunlin_hal::zones::Zones;
 use dunlin_runtime::alloc::machine::RestartAsk;
 use dunlin_runtime::id::AllocId;
 use serde::Serialize;
@@ -75,6 +76,8 @@ pub struct Cx<'a> {
     pub config: &'a Config,
     /// Its bounds.
     pub budget: &'a Budget,
+    /// The machine's time zones.
+    pub zones: &'a dyn Zones,
     /// Ports something else listens on.
     pub busy_ports: &'a [u16],
     /// Why the agent cannot do its work; `None` = it can.

@@ -10,6 +10,7 @@ use dunlin_hal::budget::GENERIC_LINUX;
 use dunlin_hal::clock::{Mono, Wall};
 use dunlin_hal::sim::entropy::SimEntropy;
 use dunlin_hal::sim::facts::board;
+use dunlin_hal::sim::zones::SimZones;
 use dunlin_hal::volume::Space;
 use serde_json::Value;
 
@@ -43,7 +44,14 @@ fn setting() -> Setting {
         version: "0",
     });
     let node = Node::new(dunlin_runtime::id::NodeId([9; 16]), found, &config, None);
-    Setting { config, budget: GENERIC_LINUX, node, host_env: BTreeMap::new(), alloc_root: "/alloc".to_owned() }
+    Setting {
+        config,
+        budget: GENERIC_LINUX,
+        node,
+        zones: Box::new(SimZones::default()),
+        host_env: BTreeMap::new(),
+        alloc_root: "/alloc".to_owned(),
+    }
 }
 
 /// A process in the world.

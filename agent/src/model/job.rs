@@ -589,6 +589,9 @@ pub struct Periodic {
     pub enabled: Option<bool>,
     /// Cron expression.
     pub spec: String,
+    /// Several of them instead (later versions): the earliest counts.
+    #[serde(serialize_with = "or_null")]
+    pub specs: Vec<String>,
     /// Absent = `cron`.
     pub spec_type: Option<String>,
     /// A slot is skipped while the last child runs.

@@ -5,8 +5,10 @@
 //! Source of behaviour: `spec/jobs.md` 5 and 7 (upstream v1.3.1 scheduler/{reconcile,reconcile_util,feasible,rank,generic_sched,system_sched}.go).
 
 pub mod compare;
+pub mod cron;
 pub mod deploy;
 pub mod feasible;
+pub mod periodic;
 pub mod place;
 pub mod ports;
 pub mod preempt;
@@ -14,6 +16,7 @@ pub mod process;
 pub mod reconcile;
 pub mod reschedule;
 pub mod version;
+pub mod zone;
 
 use dunlin_hal::clock::Wall;
 use dunlin_runtime::id::AllocId;

@@ -22,6 +22,7 @@ use dunlin_hal::linux::clock::KernelClock;
 use dunlin_hal::linux::entropy::KernelPool;
 use dunlin_hal::linux::facts::Machine;
 use dunlin_hal::linux::volume::Mounted;
+use dunlin_hal::linux::zones::ZoneFiles;
 use dunlin_hal::volume::Volume;
 use dunlin_runtime::alloc::dir;
 use dunlin_runtime::cgroup::{Controller, Removed, Tree};
@@ -262,6 +263,7 @@ async fn serve(
     let node = node(&config, &facts, board, id, &tree, http_addr);
     let setting = Setting {
         alloc_root: config.alloc_dir.to_string_lossy().into_owned(),
+        zones: Box::new(ZoneFiles::new(std::env::var("TZ").ok())),
         host_env: host_env(&config),
         budget,
         node,
