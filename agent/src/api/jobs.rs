@@ -39,8 +39,6 @@ pub const FAMILY: Family = Family {
         read("/v1/job/{id..}/deployment", Acl::ReadJob, Table::Deployments, super::deployments::latest_of_job),
         put("/v1/job/{id..}/plan", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/evaluate", Acl::SubmitJob, super::evaluations::evaluate),
-        put("/v1/job/{id..}/dispatch", Acl::SubmitJob, not_yet),
-        put("/v1/job/{id..}/periodic/force", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/revert", Acl::SubmitJob, super::versions::revert),
         put("/v1/job/{id..}/stable", Acl::SubmitJob, super::versions::mark_stable),
         read("/v1/job/{id..}/scale", Acl::ReadJob, Table::Jobs, super::scaling::status),
@@ -189,6 +187,9 @@ pub(super) fn submit(
         (Some(version), Some(row)) => Some(show::whole_job(version, row)?),
         _ => None,
     };
+    if old.is_none() && job.dispatched {
+        return Err(ApiError::new(500, "job can't be submitted with 'Dispatched' set"));
+    }
     if let Some(old) = &old {
         check_transition(old, &job)?;
         if preserve_counts {

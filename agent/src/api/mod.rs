@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod allocations;
 pub mod body;
+pub mod children;
 pub mod client_alloc;
 pub mod client_fs;
 pub mod client_stats;
@@ -50,6 +51,7 @@ use crate::wire::http::{Head, JSON, Method, Request, TEXT};
 pub const FAMILIES: &[&Family] = &[
     &agent::FAMILY,
     &allocations::FAMILY,
+    &children::FAMILY,
     &client_alloc::FAMILY,
     &client_fs::FAMILY,
     &client_stats::FAMILY,

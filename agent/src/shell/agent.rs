@@ -46,7 +46,7 @@ use super::pump::Outside;
 use super::sample;
 use super::signals::{Signal, Signals};
 use super::store_thread::{StoreThread, Told};
-use super::timer::WakeTimer;
+use super::timer::{ClockWatch, WakeTimer};
 use super::tls;
 use crate::config::merge::{self, AGENT_FLAGS, Surroundings};
 use crate::config::{Config, file, flags};
@@ -274,6 +274,7 @@ async fn serve(
     // Read here: what was found may have ended while it was looked at, and what follows from an end is not older than it.
     core.restore(KernelClock.now(), facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
     let timer = WakeTimer::new().map_err(|why| Refused::new("timer", why))?;
+    let clock_watch = ClockWatch::new().map_err(|why| Refused::new("clock", why))?;
     let shell = Shell::new(Parts {
         core,
         exec: exec.clone(),
@@ -288,6 +289,7 @@ async fn serve(
 
     exec.spawn(follow_store(shell.clone(), told_store)).detach();
     exec.spawn(follow_timer(shell.clone())).detach();
+    exec.spawn(follow_clock(shell.clone(), clock_watch)).detach();
     for duty in duties {
         shell.attend(duty);
     }
@@ -443,6 +445,18 @@ async fn follow_timer(shell: Rc<Shell>) {
             Ok(()) => shell.feed(Event::Due),
             Err(why) => {
                 log::error!("timer: {why}");
+                return;
+            }
+        }
+    }
+}
+
+async fn follow_clock(shell: Rc<Shell>, watch: ClockWatch) {
+    loop {
+        match watch.stepped().await {
+            Ok(()) => shell.feed(Event::ClockStepped),
+            Err(why) => {
+                log::error!("clock: {why}");
                 return;
             }
         }
