@@ -37,6 +37,12 @@ impl Schedule {
         let next_s = self.crons.iter().filter_map(|cron| cron.next_s(after.seconds(), &self.zone)).min()?;
         next_s.checked_mul(SECOND_NS).map(Wall)
     }
+
+    /// Seconds the clocks of its zone are ahead of UTC at a time.
+    #[must_use]
+    pub fn ahead_s(&self, at: Wall) -> i64 {
+        self.zone.ahead_s(at.seconds())
+    }
 }
 
 #[cfg(test)]
