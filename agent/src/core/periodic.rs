@@ -22,8 +22,6 @@ use crate::sched::periodic::Schedule;
 use crate::store::rows::JobRow;
 use crate::store::{StoreError, keys, rows};
 
-/// 2026-01-01, before any release of this agent: a clock that shows less was never set.
-const SET_FROM: Wall = Wall(1_767_225_600_000_000_000);
 /// A launch this far in the future was made while the clock was wrong: it no longer holds the job back.
 const AHEAD_MAX_NS: i64 = 86_400_000_000_000;
 /// Rows looked at in one step.
@@ -61,7 +59,7 @@ impl Periodic {
         let passed_ns = i64::try_from(now.mono.since(self.known.mono).as_nanos()).unwrap_or(i64::MAX);
         let at_least = Wall(self.known.wall.0.saturating_add(passed_ns));
         self.is_set |= now.wall >= at_least;
-        if now.wall < SET_FROM || !self.is_set {
+        if now.wall < Wall::SET_FROM || !self.is_set {
             return at_least;
         }
         self.known = now;
@@ -82,7 +80,7 @@ impl Core {
     /// Finds the periodic jobs, the children that have ended and the newest time that was stored. Once, at start.
     pub(super) fn restore_jobs(&mut self, now: Now) -> Result<(), StoreError> {
         let (_, stored) = self.store.last_life();
-        let mut newest = SET_FROM.max(stored);
+        let mut newest = Wall::SET_FROM.max(stored);
         let mut after: Option<Vec<u8>> = None;
         let (mut active, mut ended) = (Vec::new(), Vec::new());
         loop {
@@ -224,6 +222,6 @@ fn base(row: &JobRow, done_at: Wall, wall: Wall) -> Wall {
     // A registration counts as a launch, so that a changed schedule does not begin with a slot of the past.
     let newest = row.last_slot_at.max(row.stub.submit_at).max(done_at);
     // Registered before the clock was set and never launched since; or launched by a clock that was far ahead.
-    let is_believed = newest >= SET_FROM && newest.0 <= wall.0.saturating_add(AHEAD_MAX_NS);
+    let is_believed = newest >= Wall::SET_FROM && newest.0 <= wall.0.saturating_add(AHEAD_MAX_NS);
     if is_believed { newest } else { wall }
 }
