@@ -7,16 +7,19 @@
 //! Soft (C1) rows are shown at once; what removes their evidence (a runtime folder) is held until they are durable too.
 //! Bounds: `Budget::{waiters_max, batches_max}`; what happens when full stands there. Restarts beyond `waiters_max` are answered at once.
 
+mod children;
 mod collect;
 mod deploys;
 pub mod launch;
+mod periodic;
 mod runs;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::{Mono, Now, Wall};
 use dunlin_hal::entropy::Rng;
+use dunlin_hal::zones::Zones;
 use dunlin_runtime::alloc::machine::Event as Machine;
 use dunlin_runtime::driver::Launch;
 use dunlin_runtime::event::{ClientStatus, TaskPhase};
@@ -26,12 +29,13 @@ use dunlin_runtime::task::restart::Window;
 
 use self::collect::sweep::Sweep;
 use self::deploys::Deploys;
+use self::periodic::Periodic;
 use self::runs::Runs;
 use crate::api::body::Reply;
 use crate::api::error::ApiError;
 use crate::api::{self, Cx, Outcome};
 use crate::config::Config;
-use crate::model::alloc::{Allocation, Desired, Health, TaskEntry};
+use crate::model::alloc::{Allocation, Desired, Health, JobKey, TaskEntry};
 use crate::model::eval::{EvalStatus, Evaluation, Trigger};
 use crate::model::job::Job;
 use crate::node::Node;
@@ -83,6 +87,8 @@ pub enum Event {
     Removed(AllocId),
     /// The time of the last [`Effect::WakeAt`] has come. Harmless when early.
     Due,
+    /// Somebody has put the wall clock. Harmless when nobody has.
+    ClockStepped,
     /// Stop all tasks by their kill rules, then [`Effect::Exit`] (`-dev`, decision 27).
     Shutdown,
 }
@@ -203,6 +209,8 @@ pub struct Setting {
     pub budget: Budget,
     /// The node.
     pub node: Node,
+    /// The machine's time zones.
+    pub zones: Box<dyn Zones>,
     /// The agent's own environment, for tasks that may see it.
     pub host_env: BTreeMap<String, String>,
     /// Where allocations' folders are.
@@ -227,10 +235,15 @@ pub struct Core {
     durable: Seq,
     waiters: Vec<Waiter>,
     restarts: Vec<Restarting>,
+    periodic: Periodic,
     disk_error: Option<String>,
     is_shutting_down: bool,
     /// Ended allocations whose folders are still there, oldest first.
     ended: VecDeque<AllocId>,
+    /// Folders that are being removed.
+    removing: BTreeSet<AllocId>,
+    /// Children that have ended, oldest first.
+    ended_children: VecDeque<JobKey>,
     wake_at: Option<Mono>,
     out: VecDeque<Effect>,
 }
@@ -253,9 +266,12 @@ impl Core {
             durable: Seq(0),
             waiters: Vec::new(),
             restarts: Vec::new(),
+            periodic: Periodic::default(),
             disk_error: None,
             is_shutting_down: false,
             ended: VecDeque::new(),
+            removing: BTreeSet::new(),
+            ended_children: VecDeque::new(),
             wake_at: None,
             out: VecDeque::new(),
         }
@@ -297,13 +313,18 @@ impl Core {
         }
         for id in folders {
             match self.store.view().alloc(*id)? {
-                Some(alloc) if alloc.is_destroyed => self.out.push_back(Effect::Remove(*id)),
+                Some(alloc) if alloc.is_destroyed => {
+                    self.removing.insert(*id);
+                    self.out.push_back(Effect::Remove(*id));
+                }
                 Some(_) => {}
                 None => log::warn!("folder of unknown allocation {id} is left alone"),
             }
         }
+        self.restore_jobs(now)?;
         self.settle(now, None);
         self.seal(now, None);
+        self.launch_due(now);
         self.set_timer();
         Ok(())
     }
@@ -386,10 +407,15 @@ impl Core {
             }
             Event::Removed(alloc) => {
                 log::debug!("alloc {alloc}: folder removed");
+                self.removing.remove(&alloc);
                 let followed = self.sweep_followed(alloc).map(|_| ());
                 self.settle_step(now, followed);
             }
             Event::Due => self.due(now),
+            Event::ClockStepped => {
+                self.clock_stepped(now);
+                self.launch_due(now);
+            }
             Event::Shutdown => {
                 self.is_shutting_down = true;
                 self.runs.stop_all(now, &mut self.rng);
@@ -441,6 +467,7 @@ impl Core {
             node: &setting.node,
             config: &setting.config,
             budget: &setting.budget,
+            zones: &*setting.zones,
             busy_ports,
             trouble: disk_error.as_ref().map(|why| format!("the store cannot be written: {why}")).or_else(|| no_room.clone()),
             no_room,
@@ -547,6 +574,7 @@ impl Core {
             self.answer_waiter(now, waiter, false);
         }
         self.settle(now, None);
+        self.launch_due(now);
         if self.store.soft_due(&self.setting.budget).is_some_and(|due| due <= now.mono) {
             let batch = self.store.flush_soft(now, &self.setting.budget);
             self.hand_over(batch, None);
@@ -565,10 +593,8 @@ impl Core {
         let soft = self.store.soft_due(&self.setting.budget);
         let restarts = self.restarts.iter().map(|restart| restart.due).min();
         let delays = self.delays.values().min().copied();
-        let next = [self.runs.next_due(), self.deploys.next_due(), self.sweep.next_due(), delays, waiters, restarts, soft]
-            .into_iter()
-            .flatten()
-            .min();
+        let machines = [self.runs.next_due(), self.deploys.next_due(), self.sweep.next_due(), self.periodic.due()];
+        let next = machines.into_iter().chain([delays, waiters, restarts, soft]).flatten().min();
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -675,7 +701,9 @@ impl Core {
         if self.store.take_new_delays() {
             self.note_delays(now)?;
         }
-        if self.collect(now)? {
+        let has_put = self.collect(now)? | self.collect_children(now)?;
+        self.follow_jobs(now)?;
+        if has_put {
             *durability = (*durability).max(Some(Durability::C1));
         }
         Ok(())
@@ -827,7 +855,8 @@ impl Core {
         use runs::TaskEffect;
         let held = match effect {
             TaskEffect::Launch { task, inv, window } => {
-                match launch::launch(&self.runs, &self.setting, alloc, version, task, inv, window) {
+                let sources = launch::Sources { runs: &self.runs, setting: &self.setting, view: self.store.view() };
+                match launch::launch(&sources, alloc, version, task, inv, window) {
                     Some(Ok(launch)) => Held::Effect(Effect::Launch(Box::new(launch))),
                     Some(Err(error)) => {
                         self.runs.launch_failed(now, &mut self.rng, alloc, task, inv, error);

@@ -54,6 +54,10 @@ pub struct Budget {
     pub alloc_rows_max: u64,
     /// Rows of evaluations kept. Full: the oldest ended one is forgotten.
     pub eval_rows_max: u64,
+    /// Jobs made from a periodic or parameterized one that have not ended, per parent. Full: slots are skipped, dispatches answered 429.
+    pub children_living_max: u32,
+    /// Those that have ended, of all parents together. Full: the oldest is forgotten, with its allocations.
+    pub children_ended_max: usize,
     /// Versions kept per job.
     pub job_versions_max: usize,
     /// Tasks started at the same time after a reboot, per core.
@@ -94,6 +98,8 @@ pub const SMALL_64: Budget = Budget {
     allocs_terminal_max: 20,
     alloc_rows_max: 256,
     eval_rows_max: 512,
+    children_living_max: 32,
+    children_ended_max: 32,
     job_versions_max: 6,
     starts_per_core_max: 2,
     log_lines_max: 64,
@@ -115,6 +121,8 @@ pub const GENERIC_LINUX: Budget = Budget {
     allocs_terminal_max: 50,
     alloc_rows_max: 16_384,
     eval_rows_max: 16_384,
+    children_living_max: 512,
+    children_ended_max: 1024,
     log_lines_max: 512,
     log_bytes_max: 64 << 10,
     ..SMALL_64

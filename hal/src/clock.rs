@@ -55,6 +55,9 @@ impl Wall {
         self.0.div_euclid(1_000_000_000)
     }
 
+    /// 2026-01-01, before any release of this agent: a clock that shows less was never set.
+    pub const SET_FROM: Self = Self(1_767_225_600_000_000_000);
+
     /// The unset time of the wire formats (shown as `null`).
     pub const UNSET: Self = Self(0);
 

@@ -12,3 +12,4 @@ pub mod facts;
 pub mod linux;
 pub mod sim;
 pub mod volume;
+pub mod zones;

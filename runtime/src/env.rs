@@ -301,6 +301,7 @@ mod tests {
             role: Role::Main,
             is_leader: false,
             templates: Vec::new(),
+            payload_file: String::new(),
         }
     }
 

@@ -93,6 +93,8 @@ pub struct TaskSpec {
     pub is_leader: bool,
     /// Files rendered before each start.
     pub templates: Vec<Template>,
+    /// Where the payload of the job's dispatch goes, below the task's `local`; empty = nowhere.
+    pub payload_file: String,
 }
 
 impl TaskSpec {
@@ -114,6 +116,7 @@ impl TaskSpec {
             role: Role::default(),
             is_leader: false,
             templates: Vec::new(),
+            payload_file: String::new(),
         }
     }
 }

@@ -17,7 +17,9 @@ use crate::model::diff::{self, JobDiff};
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::{Job, JobKind};
 use crate::model::validate;
+use crate::sched::cron::Cron;
 use crate::sched::version;
+use crate::sched::zone::Zone;
 use crate::store::Table;
 use crate::store::rows::{JobRow, JobStatus};
 use crate::wire::go_text;
@@ -38,8 +40,6 @@ pub const FAMILY: Family = Family {
         read("/v1/job/{id..}/deployment", Acl::ReadJob, Table::Deployments, super::deployments::latest_of_job),
         put("/v1/job/{id..}/plan", Acl::SubmitJob, super::plan::plan),
         put("/v1/job/{id..}/evaluate", Acl::SubmitJob, super::evaluations::evaluate),
-        put("/v1/job/{id..}/dispatch", Acl::SubmitJob, not_yet),
-        put("/v1/job/{id..}/periodic/force", Acl::SubmitJob, not_yet),
         put("/v1/job/{id..}/revert", Acl::SubmitJob, super::versions::revert),
         put("/v1/job/{id..}/stable", Acl::SubmitJob, super::versions::mark_stable),
         read("/v1/job/{id..}/scale", Acl::ReadJob, Table::Jobs, super::scaling::status),
@@ -48,10 +48,6 @@ pub const FAMILY: Family = Family {
         put("/v1/jobs/parse", Acl::SubmitJob, parse),
     ],
 };
-
-fn not_yet(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
-    Err(ApiError::new(501, "not supported by this agent"))
-}
 
 fn parse(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {
     Err(ApiError::new(501, "HCL parsing is not available on this agent; the nomad CLI parses job files itself and posts JSON"))
@@ -90,10 +86,12 @@ pub(super) struct RegisterAnswer {
 }
 
 /// Faults of a canonical job, and what it should know.
-pub(super) fn check(job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
+pub(super) fn check(cx: &Cx<'_>, job: &Job, unknown: &[String]) -> Result<String, validate::Faults> {
     let template =
         |source: &str, left: &str, right: &str| template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string());
-    validate::validate(job, &validate::Checks { template: &template })?;
+    let cron = |spec: &str| Cron::parse(spec).map(|_| ());
+    let zone = |name: &str| Zone::find(name, cx.zones).map(|_| ());
+    validate::validate(job, &validate::Checks { template: &template, cron: &cron, zone: &zone })?;
     // `memory_max` is honoured where the kernel can: nothing has to be switched on.
     Ok(validate::warnings(job, unknown, true))
 }
@@ -172,7 +170,7 @@ pub(super) fn submit(
     if let Some(why) = &cx.no_room {
         return Err(ApiError::new(500, format!("{why}; nothing was changed")));
     }
-    let warnings = check(&job, unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
+    let warnings = check(cx, &job, unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
     let key = JobKey { namespace: job.namespace.clone(), id: job.id.clone() };
     let known = cx.store.view().job(&key)?;
     if let Some(want) = enforce {
@@ -186,6 +184,9 @@ pub(super) fn submit(
         (Some(version), Some(row)) => Some(show::whole_job(version, row)?),
         _ => None,
     };
+    if old.is_none() && job.dispatched {
+        return Err(ApiError::new(500, "job can't be submitted with 'Dispatched' set"));
+    }
     if let Some(old) = &old {
         check_transition(old, &job)?;
         if preserve_counts {
@@ -257,7 +258,7 @@ fn validate_only(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let (body, unknown): (RegisterBody, _) = body_of(cx, ask.body)?;
     let mut job = body.job.ok_or_else(|| ApiError::new(400, "Job must be specified"))?;
     canonical::canonicalize(&mut job, &canonical::Ctx { region: &cx.config.region, ..canonical::Ctx::default() });
-    let answer = match check(&job, &unknown) {
+    let answer = match check(cx, &job, &unknown) {
         Ok(warnings) => Validation { driver_config_validated: true, validation_errors: None, error: String::new(), warnings },
         Err(faults) => Validation {
             driver_config_validated: true,

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod allocations;
 pub mod body;
+pub mod children;
 pub mod client_alloc;
 pub mod client_fs;
 pub mod client_stats;
@@ -34,6 +35,7 @@ use std::collections::BTreeMap;
 use dunlin_hal::budget::Budget;
 use dunlin_hal::clock::Now;
 use dunlin_hal::entropy::Rng;
+use dunlin_hal::zones::Zones;
 use dunlin_runtime::alloc::machine::RestartAsk;
 use dunlin_runtime::id::AllocId;
 use serde::Serialize;
@@ -52,6 +54,7 @@ use crate::wire::http::{Head, JSON, Method, Request, TEXT};
 pub const FAMILIES: &[&Family] = &[
     &agent::FAMILY,
     &allocations::FAMILY,
+    &children::FAMILY,
     &client_alloc::FAMILY,
     &client_fs::FAMILY,
     &client_stats::FAMILY,
@@ -79,6 +82,8 @@ pub struct Cx<'a> {
     pub config: &'a Config,
     /// Its bounds.
     pub budget: &'a Budget,
+    /// The machine's time zones.
+    pub zones: &'a dyn Zones,
     /// Ports something else listens on.
     pub busy_ports: &'a [u16],
     /// Why the agent cannot do its work; `None` = it can.

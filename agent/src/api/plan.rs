@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_hal::clock::Wall;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -16,6 +17,8 @@ use crate::model::canonical;
 use crate::model::diff::{self, DesiredUpdates, JobDiff};
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::Job;
+use crate::model::task_state::time;
+use crate::sched::periodic::Schedule;
 use crate::sched::{Plan, version};
 
 #[derive(Debug, Default, Deserialize)]
@@ -72,7 +75,7 @@ pub(super) fn plan(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if job.region != cx.config.region {
         return Err(ApiError::new(500, "No path to region"));
     }
-    let warnings = check(&job, &unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
+    let warnings = check(cx, &job, &unknown).map_err(|faults| ApiError::new(500, faults.to_string()))?;
     let planned = dry_run(cx, &job, body.diff, warnings);
     cx.store.abort();
     let planned = planned?;
@@ -126,10 +129,16 @@ fn dry_run(cx: &mut Cx<'_>, job: &Job, wants_diff: bool, warnings: String) -> Re
         job_modify_index,
         created_evals: (!created.is_empty()).then_some(created),
         diff,
-        next_periodic_launch: None,
+        next_periodic_launch: next_launch(cx, job).and_then(time),
         warnings,
         index: job_modify_index,
     })
+}
+
+/// The first slot of a periodic job from now on.
+fn next_launch(cx: &Cx<'_>, job: &Job) -> Option<Wall> {
+    let periodic = job.periodic.as_ref().filter(|periodic| periodic.enabled != Some(false))?;
+    Schedule::of(periodic, cx.zones).ok()?.next(cx.now.wall)
 }
 
 /// The evaluations that would follow: of what finds no room, of what is replaced later.

@@ -26,6 +26,8 @@ pub enum Acl {
     ReadJob,
     /// `submit-job`.
     SubmitJob,
+    /// `dispatch-job`.
+    DispatchJob,
     /// `alloc-lifecycle`.
     AllocLifecycle,
     /// `read-fs`.

@@ -711,7 +711,7 @@ struct GroupCounts {
     unknown: u32,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Children {
     pending: u32,
@@ -748,7 +748,7 @@ pub fn summary<'a>(key: &'a JobKey, row: &'a JobRow) -> Summary<'a> {
         job_id: &key.id,
         namespace: &key.namespace,
         summary: row.summary.iter().map(|group| (group.group.as_str(), counts(group))).collect(),
-        children: Children::default(),
+        children: Children { pending: row.children.pending_n, running: row.children.running_n, dead: row.children.dead_n },
         create_index: row.create_index,
         modify_index: row.summary_modify_index,
     }

@@ -64,6 +64,11 @@ pub(super) fn allocation(cx: &Cx<'_>, typed: &str) -> Result<Value, Failure> {
 
 /// The job that `typed` names: exactly, or as the only one with that prefix.
 pub(super) fn job(cx: &Cx<'_>, typed: &str) -> Result<JobName, Failure> {
+    job_of_kind(cx, typed, "job", |_| true)
+}
+
+/// As [`job`], of the jobs `is_kind` holds for; `noun` names them in errors.
+pub(super) fn job_of_kind(cx: &Cx<'_>, typed: &str, noun: &str, is_kind: fn(&Value) -> bool) -> Result<JobName, Failure> {
     let list = match cx.client.get("/v1/jobs", &[("prefix", typed)]) {
         Ok(list) => list,
         // A token may read one job without being allowed to list them.
@@ -72,13 +77,15 @@ pub(super) fn job(cx: &Cx<'_>, typed: &str) -> Result<JobName, Failure> {
         }
         Err(error) => return Err(Failure::call("looking for the job")(error)),
     };
-    let exact: Vec<Value> = items(&list).iter().filter(|job| job.text("ID") == typed).cloned().collect();
-    let found = if exact.is_empty() { items(&list) } else { &exact };
-    match found {
+    let mut found: Vec<Value> = items(&list).iter().filter(|job| is_kind(job)).cloned().collect();
+    if let Some(exact) = found.iter().position(|job| job.text("ID") == typed) {
+        found = vec![found.swap_remove(exact)];
+    }
+    match found.as_slice() {
         [only] => Ok(JobName { id: only.text("ID").to_owned(), namespace: only.text("Namespace").to_owned() }),
-        [] => Err(Failure::new(format!("No job with prefix or ID {} found", quoted(typed)))),
+        [] => Err(Failure::new(format!("No {noun} with prefix or ID {} found", quoted(typed)))),
         many => Err(Failure::new(format!(
-            "Prefix {} matched multiple jobs\n\n{}",
+            "Prefix {} matched multiple {noun}s\n\n{}",
             quoted(typed),
             job::listing(many, cx.client.all_namespaces())
         ))),

@@ -12,16 +12,16 @@ use super::answer::{Answer as _, items, joined};
 use super::client::{CallError, path};
 use super::find::{self, JobName};
 use super::table::{Pairs, Table, quoted, time};
-use super::{Cx, Exit, Failure, Verb, eval, monitor};
+use super::{Cx, Exit, Failure, Verb, children, eval, monitor};
 use crate::config::flags::Flag;
 
 /// Longest job file: the API takes no more either.
-const JOB_FILE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const JOB_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Groups whose placement failures are shown in full.
 const FAILED_GROUPS_MAX: usize = 5;
 
-const DETACH: Flag = Flag::switch("detach", "Print the evaluation's ID and do not follow it");
-const VERBOSE: Flag = Flag::switch("verbose", "Show whole identifiers and exact times");
+pub(super) const DETACH: Flag = Flag::switch("detach", "Print the evaluation's ID and do not follow it");
+pub(super) const VERBOSE: Flag = Flag::switch("verbose", "Show whole identifiers and exact times");
 
 pub(super) const RUN: Verb = Verb {
     name: "job run",
@@ -191,18 +191,24 @@ pub(super) fn status_of(cx: &mut Cx<'_>, typed: &str) -> Result<Exit, Failure> {
         cx.client.get(&path(&segments), &params).map_err(Failure::call(doing))
     };
     let job = read(cx, &[], "reading the job")?;
-    cx.say(basics(&job))?;
+    // A dispatched job keeps the block of its parent.
+    let (is_periodic, is_parameterized) = (is_set(&job, "Periodic"), is_set(&job, "ParameterizedJob") && !job.flag("Dispatched"));
+    let mut pairs = basics(&job);
+    if !job.text("DispatchIdempotencyToken").is_empty() {
+        pairs.add("Idempotency Token", job.text("DispatchIdempotencyToken"));
+    }
+    if is_periodic && !is_parameterized {
+        pairs.add("Next Periodic Launch", children::next_launch(cx, &job));
+    }
+    cx.say(pairs)?;
     if cx.on("short") {
         return Ok(Exit::Done);
     }
     let summary = read(cx, &["summary"], "reading the job's summary")?;
-    let (groups, children) = (summary_of_groups(&summary), summary_of_children(&summary));
-    let spawns = is_set(&job, "Periodic") || is_set(&job, "ParameterizedJob");
-    if spawns {
-        cx.section("Children Job Summary", children)?;
-        return status_of_children(cx, &name);
+    if is_periodic || is_parameterized {
+        return children::status(cx, &name, &job, &summary);
     }
-    cx.section("Summary", groups)?;
+    cx.section("Summary", summary_of_groups(&summary))?;
     let evals = read(cx, &["evaluations"], "reading the job's evaluations")?;
     let (verbose, ids, now) = (cx.on("verbose"), cx.ids(), cx.now());
     if verbose || cx.on("evals") {
@@ -220,23 +226,6 @@ pub(super) fn status_of(cx: &mut Cx<'_>, typed: &str) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The jobs a periodic or parameterized one has made.
-fn status_of_children(cx: &mut Cx<'_>, parent: &JobName) -> Result<Exit, Failure> {
-    let prefix = format!("{}/", parent.id);
-    let params = [("prefix", prefix.as_str()), ("namespace", parent.namespace.as_str())];
-    let jobs = cx.client.get("/v1/jobs", &params).map_err(Failure::call("listing the job's children"))?;
-    let mut table = Table::new("ID|Status");
-    for job in items(&jobs).iter().filter(|job| job.text("ParentID") == parent.id) {
-        table.row([job.text("ID").into(), job.text("Status").into()]);
-    }
-    if table.is_empty() {
-        cx.say("\nThe job has not launched anything yet")?;
-    } else {
-        cx.section("Launched Jobs", table)?;
-    }
-    Ok(Exit::Done)
-}
-
 /// What `-json` prints of one job: the members upstream prints, each as the API answered it.
 fn document(cx: &Cx<'_>, name: &JobName) -> Result<Value, Failure> {
     let all = if cx.on("all-allocs") { "true" } else { "" };
@@ -251,7 +240,7 @@ fn document(cx: &Cx<'_>, name: &JobName) -> Result<Value, Failure> {
     }))
 }
 
-fn is_set(job: &Value, member: &str) -> bool {
+pub(super) fn is_set(job: &Value, member: &str) -> bool {
     job.at(member).is_object() || job.flag(member)
 }
 
@@ -291,7 +280,7 @@ fn basics(job: &Value) -> Pairs {
         .add("Node Pool", job.text("NodePool"))
         .add("Status", shown_status(job))
         .add("Periodic", is_set(job, "Periodic").to_string())
-        .add("Parameterized", is_set(job, "ParameterizedJob").to_string());
+        .add("Parameterized", (is_set(job, "ParameterizedJob") && !job.flag("Dispatched")).to_string());
     pairs
 }
 
@@ -303,13 +292,6 @@ fn summary_of_groups(summary: &Value) -> Table {
         row.extend(columns.iter().map(|column| counts.int(column).to_string()));
         table.push(row);
     }
-    table
-}
-
-fn summary_of_children(summary: &Value) -> Table {
-    let children = summary.at("Children");
-    let mut table = Table::new("Pending|Running|Dead");
-    table.row(["Pending", "Running", "Dead"].map(|column| children.int(column).to_string()));
     table
 }
 

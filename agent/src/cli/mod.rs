@@ -9,6 +9,7 @@
 mod alloc;
 mod alloc_files;
 mod answer;
+mod children;
 pub mod client;
 mod diff;
 mod eval;
@@ -33,6 +34,8 @@ use std::process::ExitCode;
 
 use dunlin_hal::clock::{Clock, Wall};
 use dunlin_hal::linux::clock::KernelClock;
+use dunlin_hal::linux::zones::ZoneFiles;
+use dunlin_hal::zones::Zones;
 use serde::Serialize as _;
 use serde_json::Value;
 
@@ -58,8 +61,10 @@ const VERBS: &[&Verb] = &[
     &alloc::STATUS,
     &alloc::STOP,
     &eval::STATUS,
+    &children::DISPATCH,
     &history::HISTORY,
     &job::INSPECT,
+    &children::FORCE,
     &plan::PLAN,
     &job::RUN,
     &job::STATUS,
@@ -193,6 +198,8 @@ pub struct World<'a> {
     pub err: &'a mut dyn Write,
     /// The time.
     pub clock: &'a dyn Clock,
+    /// The time zones.
+    pub zones: &'a dyn Zones,
 }
 
 /// What a verb works with.
@@ -204,6 +211,7 @@ struct Cx<'a> {
     out: &'a mut dyn Write,
     err: &'a mut dyn Write,
     clock: &'a dyn Clock,
+    zones: &'a dyn Zones,
 }
 
 impl Cx<'_> {
@@ -282,6 +290,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         out: &mut io::stdout().lock(),
         err: &mut io::stderr().lock(),
         clock: &KernelClock,
+        zones: &ZoneFiles::new(std::env::var("TZ").ok()),
     };
     ExitCode::from(run(&words, &mut world))
 }
@@ -320,6 +329,11 @@ fn choose(words: &[String]) -> Choice<'_> {
     if let Some(verb) = VERBS.iter().find(|verb| verb.name == first) {
         return Choice::Verb(verb, rest);
     }
+    if let [_, second, third, rest @ ..] = words
+        && let Some(verb) = VERBS.iter().find(|verb| verb.name == format!("{first} {second} {third}"))
+    {
+        return Choice::Verb(verb, rest);
+    }
     let mut family = VERBS.iter().filter_map(|verb| verb.name.split_once(' ')).filter(|(word, _)| *word == first);
     let is_family = family.clone().next().is_some();
     let Some((second, rest)) = rest.split_first().filter(|(second, _)| !second.starts_with('-')) else {
@@ -349,11 +363,11 @@ fn unknown(first: &str, second: Option<&str>) -> String {
 /// The list of verbs, of all or of one family.
 fn overview(family: &str) -> String {
     let mut text = match family {
-        "" => format!("Usage: {PROGRAM} <command> [options] [arguments]\n\nCommands:\n  {:15}{AGENT_SYNOPSIS}\n", "agent"),
+        "" => format!("Usage: {PROGRAM} <command> [options] [arguments]\n\nCommands:\n  {:20}{AGENT_SYNOPSIS}\n", "agent"),
         family => format!("Usage: {PROGRAM} {family} <command> [options] [arguments]\n\nCommands:\n"),
     };
     for verb in VERBS.iter().filter(|verb| family.is_empty() || verb.name.split_once(' ').is_some_and(|(word, _)| word == family)) {
-        text.push_str(&format!("  {:15}{}\n", verb.name, verb.synopsis));
+        text.push_str(&format!("  {:20}{}\n", verb.name, verb.synopsis));
     }
     text.push_str(&format!("\n{PROGRAM} <command> -h explains one of them.\n"));
     text
@@ -403,8 +417,8 @@ fn run_verb(verb: &Verb, words: &[String], world: &mut World<'_>) -> io::Result<
         region: setting("region", "NOMAD_REGION").unwrap_or_default(),
         namespace: setting("namespace", "NOMAD_NAMESPACE").unwrap_or_default(),
     };
-    let (open, clock) = (world.open, world.clock);
-    let mut cx = Cx { client, flags, open, input: &mut *world.input, out: &mut *world.out, err: &mut *world.err, clock };
+    let (open, clock, zones) = (world.open, world.clock, world.zones);
+    let mut cx = Cx { client, flags, open, input: &mut *world.input, out: &mut *world.out, err: &mut *world.err, clock, zones };
     match (verb.run)(&mut cx) {
         Ok(exit) => Ok(exit.code()),
         Err(Failure::Told(text)) => writeln!(world.err, "{text}").map(|()| verb.fault()),

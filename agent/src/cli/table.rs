@@ -8,6 +8,8 @@ use std::fmt::Write as _;
 
 use dunlin_hal::clock::Wall;
 
+use crate::wire::go_text::civil;
+
 /// Characters of a shortened identifier.
 const ID_SHORT_LEN: usize = 8;
 /// What an empty cell shows.
@@ -168,21 +170,19 @@ pub fn time(at: Wall) -> String {
         return String::new();
     }
     let (days, second) = (at.seconds().div_euclid(86_400), at.seconds().rem_euclid(86_400));
-    let (year, month, day) = civil_from_days(days);
+    let (year, month, day) = civil(days);
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Date of a number of days since 1970-01-01, proleptic Gregorian calendar.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+/// The same on a clock so many seconds ahead of UTC: `2026-11-22T08:05:47+01:00`.
+#[must_use]
+pub fn time_in(at: Wall, ahead_s: i64) -> String {
+    let shown = time(Wall(at.0.saturating_add(ahead_s.saturating_mul(1_000_000_000))));
+    if ahead_s == 0 {
+        return shown;
+    }
+    let (sign, minutes) = (if ahead_s < 0 { '-' } else { '+' }, ahead_s.unsigned_abs() / 60);
+    format!("{}{sign}{:02}:{:02}", shown.trim_end_matches('Z'), minutes / 60, minutes % 60)
 }
 
 /// `3m10s ago` or `5s from now`: the two largest periods that are not zero; empty for the unset time.
@@ -299,6 +299,9 @@ mod tests {
         assert_eq!(time(Wall(1_709_164_800 * SECOND)), "2024-02-29T00:00:00Z");
         assert_eq!((time(Wall::UNSET), time(Wall(-5)), time(Wall(i64::MIN))), Default::default());
         assert_eq!(time(Wall(i64::MAX)), "2262-04-11T23:47:16Z");
+        assert_eq!(time_in(Wall(1_795_331_147 * SECOND), 0), "2026-11-22T07:05:47Z");
+        assert_eq!(time_in(Wall(1_795_331_147 * SECOND), 3600), "2026-11-22T08:05:47+01:00");
+        assert_eq!(time_in(Wall(1_795_331_147 * SECOND), -12_600), "2026-11-22T03:35:47-03:30");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use dunlin_hal::clock::{Clock, Mono, Now, Wall};
+use dunlin_hal::sim::zones::SimZones;
 use serde_json::{Value, json};
 
 use super::client::{Exchange, Transport};
@@ -73,6 +74,7 @@ struct Setup {
     env: BTreeMap<&'static str, &'static str>,
     files: BTreeMap<&'static str, String>,
     input: &'static str,
+    zones: SimZones,
 }
 
 impl Setup {
@@ -101,6 +103,7 @@ impl Setup {
             out: &mut out,
             err: &mut err,
             clock: &Fixed,
+            zones: &self.zones,
         };
         let code = run(&words, &mut world);
         let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -126,6 +129,12 @@ fn transcripts() {
     let golden = include_str!("golden/transcript.txt");
     let runs: Vec<&str> = golden.split("$ dunlin ").skip(1).collect();
     assert!(runs.len() > 80, "the transcript is not whole");
+    if std::env::var_os("DUNLIN_RECORD").is_some() {
+        let head = golden.split("$ dunlin ").next().unwrap_or_default();
+        let all: Vec<String> = runs.iter().map(|run| transcript(run.lines().next().unwrap())).collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli/golden/transcript.txt");
+        return std::fs::write(path, format!("{head}{}", all.join("\n"))).unwrap();
+    }
     for run in runs {
         let line = run.lines().next().unwrap();
         let got = transcript(line);
@@ -381,9 +390,79 @@ fn an_output_nobody_reads_ends_quietly() {
         out: &mut Closed,
         err: &mut err,
         clock: &Fixed,
+        zones: &SimZones::default(),
     };
     assert_eq!(run(&["status".to_owned()], &mut world), 1);
     assert_eq!(err, b"");
+}
+
+#[test]
+fn a_job_is_dispatched_and_followed() {
+    const PUT: &str = "PUT /v1/job/convert/dispatch?namespace=default&idempotency_token=order";
+    let setup = || {
+        Setup { input: "a\nb\n", ..Setup::default() }
+            .answer(PUT, json!({"DispatchedJobID": "convert/dispatch-1", "EvalID": EVAL}))
+            .answer(&format!("GET /v1/evaluation/{EVAL}"), json!({"ID": EVAL, "Status": "complete", "JobID": "convert/dispatch-1"}))
+            .answer(&format!("GET /v1/evaluation/{EVAL}/allocations"), json!([]))
+    };
+    let ran = setup().run("job dispatch -meta unit=7=8 -meta=note= -idempotency-token order -id-prefix-template night conv -");
+    assert_eq!(ran.err, "");
+    let (call, body) = ran.asked[1].rsplit_once(' ').unwrap();
+    assert_eq!(call, PUT);
+    let want = json!({"JobID": "convert", "Payload": "YQpiCg==", "Meta": {"unit": "7=8", "note": ""}, "IdPrefixTemplate": "night"});
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), want);
+    assert!(ran.out.starts_with("Dispatched Job ID = convert/dispatch-1\nEvaluation ID     = e0000000\n\n==> "), "{}", ran.out);
+    assert!(ran.out.ends_with("Evaluation \"e0000000\" finished with status \"complete\"\n") && ran.code == 0, "{}", ran.out);
+
+    let ran = setup().run("job dispatch -detach -verbose -idempotency-token order convert");
+    assert_eq!(ran.out, format!("Dispatched Job ID = convert/dispatch-1\nEvaluation ID     = {EVAL}\n"));
+    assert!(ran.asked[1].ends_with(r#"{"IdPrefixTemplate":"","JobID":"convert","Meta":{},"Payload":""}"#), "{}", ran.asked[1]);
+    let ran = setup().run("job dispatch -json -detach -idempotency-token order convert");
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["DispatchedJobID"], "convert/dispatch-1");
+    let again = Setup::default()
+        .answer(PUT, json!({"DispatchedJobID": "convert/dispatch-1", "EvalID": ""}))
+        .run("job dispatch -idempotency-token order convert");
+    assert_eq!((again.out.as_str(), again.code), ("Dispatched Job ID = convert/dispatch-1\n", 0));
+}
+
+#[test]
+fn a_periodic_job_is_forced() {
+    let setup = || {
+        Setup::default()
+            .answer("PUT /v1/job/nightly/periodic/force?namespace=default", json!({"EvalID": EVAL, "EvalCreateIndex": 9, "Index": 9}))
+            .answer(&format!("GET /v1/evaluation/{EVAL}"), json!({"ID": EVAL, "Status": "complete", "JobID": "nightly/periodic-1"}))
+            .answer(&format!("GET /v1/evaluation/{EVAL}/allocations"), json!([]))
+    };
+    let ran = setup().run("job periodic force nightly");
+    assert!(ran.out.contains("Evaluation triggered by job \"nightly/periodic-1\"") && ran.code == 0, "{}{}", ran.out, ran.err);
+    let ran = setup().run("job periodic force -detach nightly");
+    assert_eq!(ran.out, format!("Force periodic successful\nEvaluation ID: {EVAL}\n"));
+    let ran = Setup::default().run("job periodic force nightly");
+    assert_eq!((ran.err.as_str(), ran.code), ("Error forcing periodic job \"nightly\": not recorded (status 404)\n", 1));
+}
+
+#[test]
+fn the_next_launch_is_told_in_the_jobs_zone() {
+    #[track_caller]
+    fn check(periodic: Value, more: &str, want: &str) {
+        let mut job = json!({"ID": "nightly", "Periodic": periodic, "Status": "running"});
+        if !more.is_empty() {
+            job[more] = true.into();
+        }
+        let bytes = include_bytes!("../../../tests/fixtures/cron/zones/Asia/Kolkata").to_vec();
+        let zones = SimZones { files: BTreeMap::from([("Asia/Kolkata".to_owned(), bytes)]), ..SimZones::default() };
+        let setup = Setup { zones, ..Setup::default() }.answer("GET /v1/job/nightly?namespace=default", job);
+        let ran = setup.run("job status -short nightly");
+        let line = ran.out.lines().find_map(|line| line.strip_prefix("Next Periodic Launch = "));
+        assert_eq!(line, Some(want), "{}", ran.out);
+    }
+    check(json!({"Spec": "0 9 * * *"}), "", "2026-11-22T09:00:00Z (1h52m50s from now)");
+    check(json!({"Specs": ["0 9 * * *", "30 7 * * *"], "Spec": null}), "", "2026-11-22T07:30:00Z (22m50s from now)");
+    check(json!({"Spec": "0 9 * * *", "TimeZone": "Asia/Kolkata"}), "", "2026-11-23T09:00:00+05:30 (20h22m50s from now)");
+    check(json!({"Spec": "0 9 * * *", "TimeZone": "Mars/Base"}), "", "unknown (unknown time zone Mars/Base)");
+    check(json!({"Spec": "0 0 30 2 *"}), "", "none");
+    check(json!({"Spec": "0 9 * * *", "Enabled": false}), "", "none (switched off)");
+    check(json!({"Spec": "0 9 * * *"}), "Stop", "none (job stopped)");
 }
 
 #[test]

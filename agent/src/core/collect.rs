@@ -68,6 +68,7 @@ impl Core {
         self.store.put_alloc(&alloc);
         self.store.take_touched();
         // A folder that outlives a cut is found by its row, which still says that it is there.
+        self.removing.insert(id);
         self.held_soft.push(Held::Effect(Effect::Remove(id)));
         Ok(true)
     }

@@ -4,7 +4,7 @@
 //! launch with its reason, never started half.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use dunlin_runtime::driver::{Launch, RenderedFile};
 use dunlin_runtime::env::{self, DirView, Dirs};
@@ -20,6 +20,9 @@ use crate::model::job::Job;
 use crate::model::lower::{self, NodeRules, Placed};
 use crate::store::StoreError;
 use crate::store::view::View;
+
+/// Permission bits of a payload: it may be a program (upstream v1.10.0 client/allocrunner/taskrunner/dispatch_hook.go).
+const PAYLOAD_MODE: u32 = 0o755;
 
 /// What the runtime runs for an allocation. A job that cannot be read gives tasks that fail with the reason: an allocation is
 /// never silently left out.
@@ -58,19 +61,57 @@ fn dirs(alloc_root: &str, alloc: AllocId, task: &str) -> Dirs {
     Dirs { task: view.clone(), host: view }
 }
 
+/// What launches are made of.
+pub(super) struct Sources<'a> {
+    pub(super) runs: &'a Runs,
+    pub(super) setting: &'a Setting,
+    pub(super) view: View<'a>,
+}
+
 /// One launch; the error is the text of the failed start. `None` = there is no such task.
 pub(super) fn launch(
-    runs: &Runs,
-    setting: &Setting,
+    sources: &Sources<'_>,
     alloc: AllocId,
     job_version: u64,
     task: usize,
     inv: Inv,
     window: Window,
 ) -> Option<Result<Launch, String>> {
-    let spec = runs.spec(alloc)?;
+    let spec = sources.runs.spec(alloc)?;
     let task = spec.tasks.get(task)?;
-    Some(make(spec, task, setting, job_version, inv, window))
+    let payload = match payload(sources, spec, task) {
+        Ok(payload) => payload,
+        Err(why) => return Some(Err(why)),
+    };
+    Some(
+        make(spec, task, sources.setting, job_version, inv, window)
+            .map(|launch| Launch { files: payload.into_iter().chain(launch.files).collect(), ..launch }),
+    )
+}
+
+/// The file of a dispatch's payload, read from the store at each start: nobody keeps 16 KiB for a task that runs.
+fn payload(sources: &Sources<'_>, spec: &AllocSpec, task: &TaskSpec) -> Result<Option<RenderedFile>, String> {
+    if task.payload_file.is_empty() {
+        return Ok(None);
+    }
+    let Sources { view, .. } = sources;
+    let version = view.alloc(spec.id).and_then(|alloc| match alloc {
+        Some(alloc) => view.job_version(&alloc.job, alloc.edition),
+        None => Ok(None),
+    });
+    let version = version.map_err(|error| format!("dispatch payload: {error}"))?;
+    let job = version.and_then(|version| Job::from_json(version.spec.as_bytes()).ok());
+    let Some(bytes) = job.map(|job| job.payload.0).filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
+    // What leads out of the task's folder is refused when it is written.
+    let mut path = Path::new("local").to_path_buf();
+    for part in Path::new(&task.payload_file).components() {
+        match part {
+            Component::ParentDir if path.pop() => {}
+            Component::Normal(_) | Component::ParentDir => path.push(part),
+            _ => {}
+        }
+    }
+    Ok(Some(RenderedFile { path, bytes, mode: PAYLOAD_MODE }))
 }
 
 fn make(spec: &AllocSpec, task: &TaskSpec, setting: &Setting, job_version: u64, inv: Inv, window: Window) -> Result<Launch, String> {

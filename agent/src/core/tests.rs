@@ -10,6 +10,7 @@ use dunlin_hal::budget::GENERIC_LINUX;
 use dunlin_hal::clock::{Mono, Wall};
 use dunlin_hal::sim::entropy::SimEntropy;
 use dunlin_hal::sim::facts::board;
+use dunlin_hal::sim::zones::SimZones;
 use dunlin_hal::volume::Space;
 use serde_json::Value;
 
@@ -43,7 +44,14 @@ fn setting() -> Setting {
         version: "0",
     });
     let node = Node::new(dunlin_runtime::id::NodeId([9; 16]), found, &config, None);
-    Setting { config, budget: GENERIC_LINUX, node, host_env: BTreeMap::new(), alloc_root: "/alloc".to_owned() }
+    Setting {
+        config,
+        budget: GENERIC_LINUX,
+        node,
+        zones: Box::new(SimZones::default()),
+        host_env: BTreeMap::new(),
+        alloc_root: "/alloc".to_owned(),
+    }
 }
 
 /// A process in the world.
@@ -74,6 +82,11 @@ struct World {
     is_cut: bool,
     commits_n: usize,
     launches: Vec<(AllocId, String)>,
+    last_launch: Option<Box<Launch>>,
+    /// Of allocations, on the disk.
+    folders: BTreeSet<AllocId>,
+    /// Changes the setting of every agent but the first.
+    tune: fn(&mut Setting),
     due: Option<Mono>,
 }
 
@@ -99,6 +112,9 @@ impl World {
             is_cut: false,
             commits_n: 0,
             launches: Vec::new(),
+            last_launch: None,
+            folders: BTreeSet::new(),
+            tune: |_| {},
             due: None,
         };
         world.restore();
@@ -118,7 +134,8 @@ impl World {
                 Found { inv: *inv, alloc: process.alloc, task: process.task.clone(), window: Some(process.window), news, is_alive }
             })
             .collect();
-        self.core.restore(self.now, self.boot, found, &[]).unwrap();
+        let folders: Vec<AllocId> = self.folders.iter().copied().collect();
+        self.core.restore(self.now, self.boot, found, &folders).unwrap();
         self.drain();
     }
 
@@ -132,7 +149,9 @@ impl World {
             self.boot[0] += 1;
         }
         let store = Store::open(self.backend.clone()).unwrap();
-        self.core = Core::new(setting(), store, Rng::new(&mut SimEntropy::new(self.seed)));
+        let mut setting = setting();
+        (self.tune)(&mut setting);
+        self.core = Core::new(setting, store, Rng::new(&mut SimEntropy::new(self.seed)));
         self.due = None;
         self.restore();
     }
@@ -196,6 +215,8 @@ impl World {
                 let alive = self.processes.values().any(|p| p.alloc == launch.alloc && p.task == launch.task && p.end.is_none());
                 assert!(!alive, "two lives of one task at once");
                 self.launches.push((launch.alloc, launch.task.clone()));
+                self.last_launch = Some(launch.clone());
+                self.folders.insert(launch.alloc);
                 let window = Window { count: launch.restart_n, start: launch.interval_started };
                 let process =
                     Process { alloc: launch.alloc, task: launch.task.clone(), window, started: self.now.wall, is_born: true, end: None };
@@ -204,7 +225,10 @@ impl World {
                 self.feed(Event::News { alloc: launch.alloc, task: launch.task.clone(), inv: launch.inv, news });
             }
             Effect::Supervise { inv, op: Op::Stop { signal, .. } } => self.end(inv, 128 + signal, signal),
-            Effect::Remove(alloc) => self.feed(Event::Removed(alloc)),
+            Effect::Remove(alloc) => {
+                self.folders.remove(&alloc);
+                self.feed(Event::Removed(alloc));
+            }
             Effect::Supervise { .. } | Effect::Exit => {}
             Effect::Forget { inv, .. } => {
                 self.processes.remove(&inv);
@@ -242,6 +266,19 @@ impl World {
         self.now.wall = Wall(self.now.wall.0 + i64::try_from(passed.as_nanos()).unwrap());
         self.feed(Event::Due);
         true
+    }
+
+    /// Time passes, with all that is due on the way.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now.mono.after_ms(ms);
+        while !self.is_cut && self.wait(u64::try_from(end.since(self.now.mono).as_millis()).unwrap()) {}
+        self.advance(end.since(self.now.mono));
+    }
+
+    /// Time passes while nobody is awake.
+    fn advance(&mut self, passed: std::time::Duration) {
+        self.now.mono = self.now.mono.after(passed);
+        self.now.wall.0 += i64::try_from(passed.as_nanos()).unwrap();
     }
 
     fn send(&mut self, method: Method, path: &str, body: &str) -> RequestId {
@@ -700,5 +737,7 @@ fn a_cut_before_every_effect_loses_no_promise() {
     }
 }
 
+mod children;
 mod deploys;
+mod periodic;
 mod sweeps;

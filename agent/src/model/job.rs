@@ -187,6 +187,12 @@ impl Job {
         self.periodic.is_some()
     }
 
+    /// It makes children by itself, unless it is stopped.
+    #[must_use]
+    pub fn is_periodic_active(&self) -> bool {
+        self.periodic.as_ref().is_some_and(|periodic| periodic.enabled != Some(false)) && !self.is_parameterized()
+    }
+
     /// It starts by dispatch; a dispatched child is not parameterized.
     #[must_use]
     pub fn is_parameterized(&self) -> bool {
@@ -589,6 +595,9 @@ pub struct Periodic {
     pub enabled: Option<bool>,
     /// Cron expression.
     pub spec: String,
+    /// Several of them instead (later versions): the earliest counts.
+    #[serde(serialize_with = "or_null")]
+    pub specs: Vec<String>,
     /// Absent = `cron`.
     pub spec_type: Option<String>,
     /// A slot is skipped while the last child runs.

@@ -109,6 +109,7 @@ fn lower_task(task: &Task, kind: JobKind, rules: NodeRules) -> TaskSpec {
         role,
         is_leader: task.leader,
         templates: task.templates.iter().map(template).collect(),
+        payload_file: task.dispatch_payload.as_ref().map(|payload| payload.file.clone()).unwrap_or_default(),
     }
 }
 
@@ -346,6 +347,12 @@ mod tests {
         assert_eq!(task.logs, LogPolicy { files_max: u32::MAX, file_bytes_max: 1 << 20, is_captured: false });
         assert_eq!((task.restart.attempts, task.restart.delay_ms), (0, 0));
         assert_eq!(task.shutdown_delay_ms, u64::try_from(max).unwrap().div_ceil(1_000_000));
+    }
+
+    #[test]
+    fn the_place_of_a_payload() {
+        assert_eq!(task("batch", "").payload_file, "");
+        assert_eq!(task("batch", r#","DispatchPayload":{"File":"in/x"}"#).payload_file, "in/x");
     }
 
     #[test]

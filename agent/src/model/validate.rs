@@ -20,6 +20,8 @@ use crate::wire::go_text::quote;
 
 /// Texts kept in one list of faults.
 pub const FAULTS_MAX: usize = 64;
+/// Cron expressions of one job: all of them are looked at for each slot.
+const SPECS_MAX: usize = 64;
 
 /// A list of faults; its `Display` is upstream's multi-error text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,18 +81,10 @@ impl fmt::Display for Faults {
 pub struct Checks<'a> {
     /// Reads a template (source, left and right delimiter) and says what is wrong with it: `runtime::template::parse`.
     pub template: &'a dyn Fn(&str, &str, &str) -> Result<(), String>,
-}
-
-impl Checks<'_> {
-    /// The runtime's own parser.
-    #[must_use]
-    pub fn of_runtime() -> Self {
-        Self {
-            template: &|source, left, right| {
-                dunlin_runtime::template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string())
-            },
-        }
-    }
+    /// Reads a cron expression: `sched::cron`.
+    pub cron: &'a dyn Fn(&str) -> Result<(), String>,
+    /// Looks for a time zone: `sched::zone`.
+    pub zone: &'a dyn Fn(&str) -> Result<(), String>,
 }
 
 /// All faults of a canonical job.
@@ -105,7 +99,7 @@ pub fn validate(job: &Job, checks: &Checks<'_>) -> Result<(), Faults> {
     }
     if let Some(periodic) = job.periodic.as_ref().filter(|periodic| periodic.enabled != Some(false)) {
         check_is_batch("Periodic", job, &mut faults);
-        faults.nest("", check_periodic(periodic));
+        faults.nest("", check_periodic(periodic, checks));
     }
     if let Some(parameterized) = job.parameterized_job.as_ref().filter(|_| job.is_parameterized()) {
         check_is_batch("Parameterized job", job, &mut faults);
@@ -130,8 +124,6 @@ pub fn validate(job: &Job, checks: &Checks<'_>) -> Result<(), Faults> {
 fn not_yet(job: &Job) -> Vec<String> {
     let tasks = || job.task_groups.iter().flat_map(|group| &group.tasks);
     let asks = [
-        ("periodic jobs", job.is_periodic()),
-        ("parameterized jobs", job.is_parameterized()),
         ("artifacts", tasks().any(|task| !task.artifacts.is_empty())),
         (
             "template source files (SourcePath; give the text as EmbeddedTmpl)",
@@ -225,14 +217,31 @@ fn check_is_batch(what: &str, job: &Job, faults: &mut Faults) {
     }
 }
 
-fn check_periodic(periodic: &Periodic) -> Faults {
+fn check_periodic(periodic: &Periodic, checks: &Checks<'_>) -> Faults {
     let mut faults = Faults::default();
-    if periodic.spec.is_empty() {
+    let specs = || periodic.specs.iter().chain(Some(&periodic.spec).filter(|spec| !spec.is_empty()));
+    if !periodic.spec.is_empty() && !periodic.specs.is_empty() {
+        faults.add("Only cron or crons may be used");
+    }
+    if periodic.specs.len() > SPECS_MAX {
+        faults.add(format!("Periodic has {} cron specs; at most {SPECS_MAX} are taken", periodic.specs.len()));
+        return faults;
+    }
+    if specs().next().is_none() {
         faults.add("Must specify a spec");
+    }
+    if let Err(why) = (checks.zone)(&periodic.time_zone) {
+        faults.add(format!("Invalid time zone {}: {why}", quote(&periodic.time_zone)));
     }
     let spec_type = periodic.spec_type.as_deref().unwrap_or("cron");
     if spec_type != "cron" {
         faults.add(format!("Unknown periodic specification type {}", quote(spec_type)));
+        return faults;
+    }
+    for spec in specs() {
+        if let Err(why) = (checks.cron)(spec) {
+            faults.add(format!("Invalid cron spec {}: {why}", quote(spec)));
+        }
     }
     faults
 }

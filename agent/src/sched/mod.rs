@@ -4,9 +4,12 @@
 //! them, and puts the outcome into the store's open batch; `deploy` and `version` do so for deployments and job versions. It never sees allocations owned by upstream (invariant I6).
 //! Source of behaviour: `spec/jobs.md` 5 and 7 (upstream v1.3.1 scheduler/{reconcile,reconcile_util,feasible,rank,generic_sched,system_sched}.go).
 
+pub mod children;
 pub mod compare;
+pub mod cron;
 pub mod deploy;
 pub mod feasible;
+pub mod periodic;
 pub mod place;
 pub mod ports;
 pub mod preempt;
@@ -14,6 +17,7 @@ pub mod process;
 pub mod reconcile;
 pub mod reschedule;
 pub mod version;
+pub mod zone;
 
 use dunlin_hal::clock::Wall;
 use dunlin_runtime::id::AllocId;

@@ -40,6 +40,7 @@ pub fn put(
         is_periodic: job.is_periodic(),
         is_parameterized: job.is_parameterized(),
         submit_at: now.wall,
+        dispatch_token: job.dispatch_idempotency_token.clone(),
     };
     let mut row = match known {
         Some(row) => JobRow { version: row.version + 1, ..row },

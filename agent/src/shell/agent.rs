@@ -22,6 +22,7 @@ use dunlin_hal::linux::clock::KernelClock;
 use dunlin_hal::linux::entropy::KernelPool;
 use dunlin_hal::linux::facts::Machine;
 use dunlin_hal::linux::volume::Mounted;
+use dunlin_hal::linux::zones::ZoneFiles;
 use dunlin_hal::volume::Volume;
 use dunlin_runtime::alloc::dir;
 use dunlin_runtime::cgroup::{Controller, Removed, Tree};
@@ -45,7 +46,7 @@ use super::pump::Outside;
 use super::sample;
 use super::signals::{Signal, Signals};
 use super::store_thread::{StoreThread, Told};
-use super::timer::WakeTimer;
+use super::timer::{ClockWatch, WakeTimer};
 use super::tls;
 use crate::config::merge::{self, AGENT_FLAGS, Surroundings};
 use crate::config::{Config, file, flags};
@@ -262,6 +263,7 @@ async fn serve(
     let node = node(&config, &facts, board, id, &tree, http_addr);
     let setting = Setting {
         alloc_root: config.alloc_dir.to_string_lossy().into_owned(),
+        zones: Box::new(ZoneFiles::new(std::env::var("TZ").ok())),
         host_env: host_env(&config),
         budget,
         node,
@@ -272,6 +274,7 @@ async fn serve(
     // Read here: what was found may have ended while it was looked at, and what follows from an end is not older than it.
     core.restore(KernelClock.now(), facts.boot_id, found, &folders).map_err(|why| Refused::new("store", why))?;
     let timer = WakeTimer::new().map_err(|why| Refused::new("timer", why))?;
+    let clock_watch = ClockWatch::new().map_err(|why| Refused::new("clock", why))?;
     let shell = Shell::new(Parts {
         core,
         exec: exec.clone(),
@@ -286,6 +289,7 @@ async fn serve(
 
     exec.spawn(follow_store(shell.clone(), told_store)).detach();
     exec.spawn(follow_timer(shell.clone())).detach();
+    exec.spawn(follow_clock(shell.clone(), clock_watch)).detach();
     for duty in duties {
         shell.attend(duty);
     }
@@ -441,6 +445,18 @@ async fn follow_timer(shell: Rc<Shell>) {
             Ok(()) => shell.feed(Event::Due),
             Err(why) => {
                 log::error!("timer: {why}");
+                return;
+            }
+        }
+    }
+}
+
+async fn follow_clock(shell: Rc<Shell>, watch: ClockWatch) {
+    loop {
+        match watch.stepped().await {
+            Ok(()) => shell.feed(Event::ClockStepped),
+            Err(why) => {
+                log::error!("clock: {why}");
                 return;
             }
         }

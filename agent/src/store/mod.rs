@@ -30,7 +30,7 @@ use crate::model::alloc::{Allocation, Edition, JobKey};
 use crate::model::deployment::Deployment;
 use crate::model::eval::{EvalStatus, Evaluation};
 use crate::model::scaling::ScalingEvents;
-use rows::{JobRow, JobVersion};
+use rows::{JobRow, JobStatus, JobVersion};
 
 /// Number of a sealed batch. Counts up from 1 for each run of the agent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,6 +143,7 @@ pub struct Store {
     touched_deployments: Vec<DeploymentId>,
     /// Evaluations that wait for their time were put.
     has_new_delays: bool,
+    touched_jobs: Vec<JobKey>,
     is_meta_touched: bool,
 }
 
@@ -166,6 +167,7 @@ impl Store {
             touched: Vec::new(),
             touched_deployments: Vec::new(),
             has_new_delays: false,
+            touched_jobs: Vec::new(),
             is_meta_touched: false,
         };
         let stored = store.view().get(keys::META)?;
@@ -344,10 +346,18 @@ impl Store {
         self.touch(Table::Deployments, index);
     }
 
-    /// Stores the changing half of a job.
+    /// Stores the changing half of a job. The counts of its parent follow its status.
     pub fn put_job(&mut self, key: &JobKey, row: &JobRow) {
+        let index = row.modify_index.max(row.summary_modify_index);
+        let from = self.child_status(key, row);
+        if from != Some(row.status) {
+            self.shift_child(key, row, from, row.status, index);
+        }
         self.put(keys::job(key), Some(rows::encode_job(row)));
-        self.touch(Table::Jobs, row.modify_index.max(row.summary_modify_index));
+        self.touch(Table::Jobs, index);
+        if row.stub.is_periodic {
+            self.touch_job(key);
+        }
     }
 
     /// Stores what changed the counts of a job's groups.
@@ -356,12 +366,41 @@ impl Store {
         self.touch(Table::Jobs, index);
     }
 
-    /// Forgets a job; its versions stay as long as allocations name them.
+    /// Forgets a job; its versions stay as long as allocations name them. For its parent it has ended.
     pub fn remove_job(&mut self, key: &JobKey) {
-        self.put(keys::job(key), None);
         self.put(keys::scaling(key), None);
         let index = self.next_index();
+        if let Ok(Some(row)) = self.view().job(key)
+            && row.status != JobStatus::Dead
+            && !row.stub.parent_id.is_empty()
+        {
+            self.shift_child(key, &row, Some(row.status), JobStatus::Dead, index);
+        }
+        self.put(keys::job(key), None);
         self.touch(Table::Jobs, index);
+        self.touch_job(key);
+    }
+
+    /// The status a child was last counted with.
+    fn child_status(&self, key: &JobKey, row: &JobRow) -> Option<JobStatus> {
+        if row.stub.parent_id.is_empty() { Some(row.status) } else { self.view().job(key).ok()?.map(|row| row.status) }
+    }
+
+    fn shift_child(&mut self, key: &JobKey, row: &JobRow, from: Option<JobStatus>, to: JobStatus, index: u64) {
+        self.touch_job(key);
+        let parent = JobKey { namespace: key.namespace.clone(), id: row.stub.parent_id.clone() };
+        // A parent that is gone counts nothing.
+        if let Ok(Some(mut known)) = self.view().job(&parent) {
+            known.children.shift(from, to);
+            known.summary_modify_index = index;
+            self.put_job(&parent, &known);
+        }
+    }
+
+    fn touch_job(&mut self, key: &JobKey) {
+        if !self.touched_jobs.contains(key) {
+            self.touched_jobs.push(key.clone());
+        }
     }
 
     /// Stores one version of a job; never changed afterwards but for its `is_stable`.
@@ -396,6 +435,11 @@ impl Store {
         core::mem::take(&mut self.has_new_delays)
     }
 
+    /// Periodic jobs put, children whose status changed and jobs forgotten since the last call.
+    pub fn take_touched_jobs(&mut self) -> Vec<JobKey> {
+        core::mem::take(&mut self.touched_jobs)
+    }
+
     /// True when nothing was put since the last seal.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -408,6 +452,7 @@ impl Store {
         self.touched.clear();
         self.touched_deployments.clear();
         self.has_new_delays = false;
+        self.touched_jobs.clear();
         self.meta = Meta { index: self.meta.index, ..self.base.clone() };
     }
 

@@ -63,6 +63,47 @@ pub struct JobRow {
     pub summary: Vec<GroupSummary>,
     /// What lists show of the newest version without reading it.
     pub stub: JobStub,
+    /// Jobs made from this one, by their status. Those that are dead stay counted when they are forgotten.
+    pub children: Children,
+    /// Newest slot launched, of a periodic job: an older one never is. [`Wall::UNSET`] = none yet.
+    pub last_slot_at: Wall,
+}
+
+/// `JobSummary.Children`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Children {
+    /// Nothing of them is placed.
+    pub pending_n: u32,
+    /// They run.
+    pub running_n: u32,
+    /// They have ended, ever.
+    pub dead_n: u32,
+}
+
+impl Children {
+    fn bin(&mut self, status: JobStatus) -> &mut u32 {
+        match status {
+            JobStatus::Pending => &mut self.pending_n,
+            JobStatus::Running => &mut self.running_n,
+            JobStatus::Dead => &mut self.dead_n,
+        }
+    }
+
+    /// A child goes from one status to another; `None` = it is new.
+    pub fn shift(&mut self, from: Option<JobStatus>, to: JobStatus) {
+        if let Some(from) = from {
+            let bin = self.bin(from);
+            *bin = bin.saturating_sub(1);
+        }
+        let bin = self.bin(to);
+        *bin = bin.saturating_add(1);
+    }
+
+    /// Those that have not ended.
+    #[must_use]
+    pub fn living_n(&self) -> u32 {
+        self.pending_n.saturating_add(self.running_n)
+    }
 }
 
 /// `Job.Status`.
@@ -108,6 +149,8 @@ pub struct JobStub {
     pub is_parameterized: bool,
     /// When it was registered.
     pub submit_at: Wall,
+    /// Token of the dispatch that made it; empty = none.
+    pub dispatch_token: String,
 }
 
 /// One version of a job: never changes but for `is_stable`.
@@ -193,6 +236,9 @@ struct JobV1 {
     is_periodic: bool,
     is_parameterized: bool,
     submit_ns: i64,
+    children: Children,
+    last_slot_ns: i64,
+    dispatch_token: String,
 }
 
 fn kind_byte(kind: JobKind) -> u8 {
@@ -216,7 +262,7 @@ fn byte_kind(byte: u8) -> Result<JobKind, StoreError> {
 
 pub(super) fn encode_job(row: &JobRow) -> Vec<u8> {
     let row = row.clone();
-    let JobStub { name, kind, priority, datacenters, parent_id, is_periodic, is_parameterized, submit_at } = row.stub;
+    let JobStub { name, kind, priority, datacenters, parent_id, is_periodic, is_parameterized, submit_at, dispatch_token } = row.stub;
     encode(
         1,
         &JobV1 {
@@ -237,6 +283,9 @@ pub(super) fn encode_job(row: &JobRow) -> Vec<u8> {
             is_periodic,
             is_parameterized,
             submit_ns: submit_at.0,
+            children: row.children,
+            last_slot_ns: row.last_slot_at.0,
+            dispatch_token,
         },
     )
 }
@@ -266,7 +315,10 @@ pub fn decode_job(bytes: &[u8]) -> Result<JobRow, StoreError> {
             is_periodic: row.is_periodic,
             is_parameterized: row.is_parameterized,
             submit_at: Wall(row.submit_ns),
+            dispatch_token: row.dispatch_token,
         },
+        children: row.children,
+        last_slot_at: Wall(row.last_slot_ns),
     })
 }
 

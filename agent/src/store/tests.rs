@@ -180,7 +180,10 @@ fn job_row() -> JobRow {
             is_periodic: true,
             is_parameterized: true,
             submit_at: Wall(7),
+            dispatch_token: "token".to_owned(),
         },
+        children: rows::Children { pending_n: 7, running_n: 8, dead_n: 9 },
+        last_slot_at: Wall(10),
     }
 }
 
@@ -503,4 +506,43 @@ fn a_view_outlives_the_replacement_of_the_handle() {
     assert_eq!(view.live_allocs().unwrap().len(), 1);
     drop(view);
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_parent_counts_its_children_by_their_status() {
+    let (mut store, _writer) = memory();
+    let key = |id: &str| JobKey { namespace: "default".to_owned(), id: id.to_owned() };
+    let (parent, child) = (key("p"), key("p/periodic-1"));
+    let row = |parent_id: &str, status, modify_index| {
+        let stub = rows::JobStub { parent_id: parent_id.to_owned(), ..rows::JobStub::default() };
+        JobRow { status, modify_index, stub, ..JobRow::default() }
+    };
+    let counts = |store: &Store| {
+        let row = store.view().job(&parent).unwrap().unwrap();
+        (row.children.pending_n, row.children.running_n, row.children.dead_n, row.summary_modify_index)
+    };
+    use rows::JobStatus::{Dead, Pending, Running};
+    store.put_job(&parent, &row("", Running, 1));
+    for (status, index, want) in [
+        (Pending, 2, (1, 0, 0, 2)),
+        (Pending, 3, (1, 0, 0, 2)),
+        (Running, 4, (0, 1, 0, 4)),
+        (Dead, 5, (0, 0, 1, 5)),
+        (Running, 6, (0, 1, 0, 6)),
+    ] {
+        store.put_job(&child, &row("p", status, index));
+        assert_eq!(counts(&store), want);
+    }
+    // Forgotten while it runs it has ended; forgotten when it has ended it stays counted.
+    store.remove_job(&child);
+    assert_eq!((counts(&store).1, counts(&store).2), (0, 1));
+    store.put_job(&child, &row("p", Dead, 8));
+    store.remove_job(&child);
+    assert_eq!((counts(&store).1, counts(&store).2), (0, 2));
+    // Without a parent, and as its own, nothing is counted and nothing goes on for ever.
+    store.put_job(&key("orphan"), &row("gone", Pending, 9));
+    store.put_job(&key("self"), &row("self", Pending, 10));
+    store.put_job(&key("self"), &row("self", Running, 11));
+    assert_eq!(store.take_touched_jobs(), [child, key("orphan"), key("self")]);
+    assert!(store.take_touched_jobs().is_empty());
 }

@@ -6,3 +6,4 @@ pub mod entropy;
 pub mod facts;
 pub mod reserve;
 pub mod volume;
+pub mod zones;

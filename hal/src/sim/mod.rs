@@ -6,3 +6,4 @@ pub mod console;
 pub mod entropy;
 pub mod facts;
 pub mod volume;
+pub mod zones;

@@ -84,13 +84,13 @@ pub struct Launch {
     pub restart_n: u32,
     /// Start of that interval.
     pub interval_started: Mono,
-    /// Rendered templates.
+    /// Rendered templates, and before them what a dispatch brought.
     pub files: Vec<RenderedFile>,
     /// Events of the task that no commit holds yet, in the agent's own form; found again by a scan.
     pub note: Vec<u8>,
 }
 
-/// One rendered template.
+/// One file that is there before the task is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenderedFile {
     /// Relative to the task's folder.
@@ -159,7 +159,7 @@ pub fn launch(host: &Host, launch: &Launch) -> Result<(), LaunchError> {
         .map_err(|error| LaunchError::of_machine("task folder", &error))?;
     for file in &launch.files {
         dir::write_file(task_dir.fd.as_fd(), &file.path, &file.bytes, file.mode)
-            .map_err(|error| LaunchError::of_machine(&format!("template {}", file.path.display()), &error))?;
+            .map_err(|error| LaunchError::of_machine(&file.path.to_string_lossy(), &error))?;
     }
     let prepared = match launch.driver {
         DriverKind::RawExec => raw_exec::prepare(launch, user, &task_dir, &host.path)?,

@@ -28,8 +28,6 @@ const ROWS_STEP: usize = 64;
 const REST_MS: u64 = 60_000;
 /// Time between two steps, ms: the executor has other things to do.
 const PAUSE_MS: u64 = 20;
-/// A clock before this (the first of 2025) was never set.
-const PLAUSIBLE: Wall = Wall(1_735_689_600_000_000_000);
 
 /// What is walked over, in this order.
 const KINDS: [&[u8]; 4] = [keys::ALLOCS, keys::EVALS, keys::DEPLOYMENTS, keys::JOBS];
@@ -86,7 +84,7 @@ impl Core {
     /// Makes the next step that is due. True when rows were put.
     pub(super) fn sweep_step(&mut self, now: Now) -> Result<bool, StoreError> {
         let is_rested = self.sweep.begun_at.is_none_or(|at| at.after_ms(REST_MS) <= now.mono);
-        if self.sweep.walk.is_none() && self.sweep.is_wanted && is_rested && now.wall >= PLAUSIBLE {
+        if self.sweep.walk.is_none() && self.sweep.is_wanted && is_rested && now.wall >= Wall::SET_FROM {
             self.sweep.is_wanted = false;
             self.sweep.begun_at = Some(now.mono);
             self.sweep.walk = Some(Walk::new(now, false));

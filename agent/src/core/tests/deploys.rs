@@ -15,15 +15,6 @@ const NEVER: &str = r#""Attempts":0,"Unlimited":false"#;
 const SOON: &str = r#""Unlimited":true,"Delay":5000000000,"DelayFunction":"constant""#;
 
 impl World {
-    /// Time passes, with all that is due on the way.
-    fn pass(&mut self, ms: u64) {
-        let end = self.now.mono.after_ms(ms);
-        while !self.is_cut && self.wait(u64::try_from(end.since(self.now.mono).as_millis()).unwrap()) {}
-        let rest = end.since(self.now.mono);
-        self.now.mono = end;
-        self.now.wall = Wall(self.now.wall.0 + i64::try_from(rest.as_nanos()).unwrap());
-    }
-
     fn deployment(&mut self) -> String {
         let latest = self.get("/v1/job/j/deployment");
         let group = &latest["TaskGroups"]["g"];

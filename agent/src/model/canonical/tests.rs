@@ -40,7 +40,7 @@ macro_rules! fixture {
 /// Set by the registration, not by the job.
 const VOLATILE: [&str; 8] = ["CreateIndex", "JobModifyIndex", "ModifyIndex", "Stable", "Status", "SubmitTime", "Version", "NomadTokenID"];
 /// Keys newer than the recorded agent (1.1.2).
-const NEWER: [&str; 4] = ["DispatchIdempotencyToken", "MaxClientDisconnect", "NodePool", "Wait"];
+const NEWER: [&str; 5] = ["DispatchIdempotencyToken", "MaxClientDisconnect", "NodePool", "Specs", "Wait"];
 
 /// Every key of `want` is there with its value, and nothing else but newer keys.
 fn compare(at: &str, got: &Value, want: &Value) {

@@ -16,6 +16,25 @@ fn template(source: &str, left: &str, right: &str) -> Result<(), String> {
     if source.contains("bad") { Err(format!("template function \"bad\" is not supported ({left} {right})")) } else { Ok(()) }
 }
 
+/// Stand-ins for what is handed in: the words `bad` and `nowhere` are faults.
+fn checks() -> Checks<'static> {
+    fn cron(spec: &str) -> Result<(), String> {
+        if spec.contains("bad") { Err("missing field(s)".to_owned()) } else { Ok(()) }
+    }
+    fn zone(name: &str) -> Result<(), String> {
+        if name.contains("nowhere") { Err(format!("unknown time zone {name}")) } else { Ok(()) }
+    }
+    Checks { template: &template, cron: &cron, zone: &zone }
+}
+
+/// With the runtime's own parser of templates.
+fn of_runtime() -> Checks<'static> {
+    fn template(source: &str, left: &str, right: &str) -> Result<(), String> {
+        dunlin_runtime::template::parse::parse(source, left, right).map(|_| ()).map_err(|why| why.to_string())
+    }
+    Checks { template: &template, ..checks() }
+}
+
 #[track_caller]
 fn canonical(text: &str) -> Job {
     let mut job = json::decode::<Posted>(text.as_bytes(), 64).unwrap().job;
@@ -25,7 +44,7 @@ fn canonical(text: &str) -> Job {
 
 #[track_caller]
 fn faults(text: &str) -> Faults {
-    validate(&canonical(text), &Checks { template: &template }).err().unwrap_or_default()
+    validate(&canonical(text), &checks()).err().unwrap_or_default()
 }
 
 /// A good job of a type with further members of job, group and task (a task's own `Config` is given).
@@ -88,7 +107,7 @@ fn good_jobs_have_no_faults() {
     ] {
         assert!(faults(good).is_empty(), "{}", faults(good));
         assert_eq!(warnings(&canonical(good), &[], false), "");
-        assert_eq!(validate(&canonical(good), &Checks::of_runtime()), Ok(()));
+        assert_eq!(validate(&canonical(good), &of_runtime()), Ok(()));
     }
     for job_type in ["service", "batch", "system"] {
         job(job_type, "", &[]);
@@ -134,7 +153,7 @@ fn faults_of_the_job() {
     assert!(faults(&text("core", "", "", "")).list().contains(&"job type cannot be core".to_owned()));
     let bare = Job { job_type: Some("service".into()), ..Job::default() };
     assert_eq!(
-        validate(&bare, &Checks { template: &template }).unwrap_err().list(),
+        validate(&bare, &checks()).unwrap_err().list(),
         [
             "Missing job region",
             "Missing job ID",
@@ -176,8 +195,6 @@ fn faults_between_groups() {
 #[test]
 fn what_is_not_implemented_yet_says_so() {
     let told = |what: &str| format!("not implemented: {what} are not supported by this version of the agent");
-    job("batch", r#","Periodic":{"Spec":"* * * * *"}"#, &[&told("periodic jobs")]);
-    job("batch", r#","ParameterizedJob":{}"#, &[&told("parameterized jobs")]);
     let of_task = |of_task: &str| faults(&text("service", "", "", of_task)).list().to_vec();
     assert_eq!(of_task(r#","Artifacts":[{"GetterSource":"http://x/y"}]"#), [told("artifacts")]);
     assert_eq!(
@@ -192,10 +209,27 @@ fn what_is_not_implemented_yet_says_so() {
 
 #[test]
 fn periodic_and_parameterized() {
-    let of = |job_type: &str, of_job: &str| {
-        let all = faults(&text(job_type, of_job, "", ""));
-        all.list().iter().filter(|text| !text.starts_with("not implemented")).cloned().collect::<Vec<_>>()
+    let of = |job_type: &str, of_job: &str| faults(&text(job_type, of_job, "", "")).list().to_vec();
+    let periodic = |block: &str, want: &[&str]| {
+        let want = if want.is_empty() { Vec::new() } else { vec![list(want)] };
+        assert_eq!(of("batch", &format!(r#","Periodic":{{{block}}}"#)), want, "{block}");
     };
+    periodic(r#""Spec":"* * * * *""#, &[]);
+    periodic(r#""Specs":["* * * * *","@daily"],"TimeZone":"Local""#, &[]);
+    periodic(r#""Spec":"* * * * *","Specs":["@daily"]"#, &["Only cron or crons may be used"]);
+    periodic(r#""Spec":"","Specs":[]"#, &["Must specify a spec"]);
+    periodic(r#""Spec":"bad","Enabled":false"#, &[]);
+    periodic(
+        r#""Spec":"bad","TimeZone":"nowhere""#,
+        &["Invalid time zone \"nowhere\": unknown time zone nowhere", "Invalid cron spec \"bad\": missing field(s)"],
+    );
+    periodic(
+        r#""Specs":["bad","@daily","bad 2"]"#,
+        &["Invalid cron spec \"bad\": missing field(s)", "Invalid cron spec \"bad 2\": missing field(s)"],
+    );
+    let many = vec![r#""@daily""#; 65].join(",");
+    periodic(&format!(r#""Specs":[{many}]"#), &["Periodic has 65 cron specs; at most 64 are taken"]);
+    job("batch", r#","ParameterizedJob":{"MetaRequired":["a"],"MetaOptional":["b"]}"#, &[]);
     assert_eq!(
         of("service", r#","Periodic":{"SpecType":"odd"}"#),
         [
@@ -629,7 +663,7 @@ fn paths_that_leave_the_allocation() {
 #[test]
 fn the_runtimes_parser_names_the_function_it_does_not_have() {
     let job = canonical(&text("service", "", "", r#","Templates":[{"EmbeddedTmpl":"{{ key \"a\" }}","DestPath":"x"}]"#));
-    let faults = validate(&job, &Checks::of_runtime()).unwrap_err().to_string();
+    let faults = validate(&job, &of_runtime()).unwrap_err().to_string();
     assert!(faults.contains("Template 1 validation failed: ") && faults.contains("key"), "{faults}");
 }
 
@@ -641,7 +675,7 @@ fn no_document_panics() {
         let Ok(posted) = json::decode::<Posted>(bytes, 64) else { return false };
         let mut job = posted.job;
         canonicalize(&mut job, &Ctx::default());
-        let _ = (validate(&job, &Checks::of_runtime()), warnings(&job, &[], false), job.to_json());
+        let _ = (validate(&job, &of_runtime()), warnings(&job, &[], false), job.to_json());
         for group in &job.task_groups {
             assert!(lower::lower(&job, &group.name, lower::Placed::default(), lower::NodeRules::default()).is_some());
         }

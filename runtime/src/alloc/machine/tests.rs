@@ -35,6 +35,7 @@ fn group(text: &str) -> AllocSpec {
             role: Role::Main,
             is_leader: false,
             templates: Vec::new(),
+            payload_file: String::new(),
         };
         for word in words {
             match word.split_once('=').unwrap_or((word, "")) {
