@@ -50,7 +50,7 @@ impl Core {
     }
 
     fn forget_child(&mut self, now: Now, key: &JobKey) -> Result<bool, StoreError> {
-        let Some(row) = self.store.view().job(key)?.filter(|row| is_ended_child(row)) else {
+        let Some(row) = self.store.view().job(key)?.filter(is_ended_child) else {
             self.ended_children.retain(|known| known != key);
             return Ok(false);
         };
