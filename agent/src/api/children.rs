@@ -83,19 +83,20 @@ fn refusal(cx: &Cx<'_>, row: &JobRow) -> Option<ApiError> {
 /// What has to be told: no room, rows that cannot be read.
 pub fn launch(cx: &mut Cx<'_>, key: &JobKey, slot: Wall) -> Result<Result<String, &'static str>, ApiError> {
     let Some(row) = cx.store.view().job(key)? else { return Ok(Err("the job is gone")) };
-    let job = parent_job(&cx.store.view(), key, &row)?;
+    let mut job = parent_job(&cx.store.view(), key, &row)?;
     if job.periodic.as_ref().is_some_and(|periodic| periodic.prohibit_overlap) && row.children.living_n() > 0 {
         return Ok(Err("an earlier child has not ended"));
     }
     if let Some(refusal) = refusal(cx, &row) {
         return Err(refusal);
     }
-    let child = children::of_slot(&job, slot);
-    if is_taken(cx, &child)? {
+    let id = children::slot_id(&key.id, slot);
+    if is_taken(cx, key, &id)? {
         return Ok(Err("its child was there before"));
     }
     put_slot(cx, key, row, slot);
-    put_child(cx, &child, Trigger::PeriodicJob).map(|made| Ok(made.id))
+    children::of_slot(&mut job, id);
+    put_child(cx, &job, Trigger::PeriodicJob).map(|made| Ok(made.id))
 }
 
 /// The slot is taken in the batch that makes its child. Before the child: that one moves the counts in the same row.
@@ -103,8 +104,8 @@ fn put_slot(cx: &mut Cx<'_>, key: &JobKey, row: JobRow, slot: Wall) {
     cx.store.put_job(key, &JobRow { last_slot_at: row.last_slot_at.max(slot), ..row });
 }
 
-fn is_taken(cx: &Cx<'_>, job: &Job) -> Result<bool, StoreError> {
-    Ok(cx.store.view().job(&JobKey { namespace: job.namespace.clone(), id: job.id.clone() })?.is_some())
+fn is_taken(cx: &Cx<'_>, parent: &JobKey, id: &str) -> Result<bool, StoreError> {
+    Ok(cx.store.view().get(&keys::job(&JobKey { namespace: parent.namespace.clone(), id: id.to_owned() }))?.is_some())
 }
 
 /// The job a route is about: the namespace of the query wins over the body's.
@@ -130,7 +131,7 @@ fn force(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if !row.stub.is_periodic {
         return Err(ApiError::new(500, "can't force launch non-periodic job"));
     }
-    let job = parent_job(&cx.store.view(), &key, &row)?;
+    let mut job = parent_job(&cx.store.view(), &key, &row)?;
     let is_active = job.is_periodic_active() && !row.is_stopped;
     if !is_active {
         let (id, namespace) = (quote(&key.id), &key.namespace);
@@ -143,15 +144,16 @@ fn force(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let mut free = None;
     for at_s in (now_s.saturating_sub(FORCE_BACK_S)..=now_s).rev() {
         let slot = Wall(at_s.saturating_mul(1_000_000_000));
-        let child = children::of_slot(&job, slot);
-        if !is_taken(cx, &child)? {
-            free = Some((slot, child));
+        let id = children::slot_id(&key.id, slot);
+        if !is_taken(cx, &key, &id)? {
+            free = Some((slot, id));
             break;
         }
     }
-    let (slot, child) = free.ok_or_else(|| ApiError::new(429, "the job was launched too often in the last minute"))?;
+    let (slot, id) = free.ok_or_else(|| ApiError::new(429, "the job was launched too often in the last minute"))?;
     put_slot(cx, &key, row, slot);
-    let made = put_child(cx, &child, Trigger::PeriodicJob)?;
+    children::of_slot(&mut job, id);
+    let made = put_child(cx, &job, Trigger::PeriodicJob)?;
     let (eval_id, index) = made.eval.unwrap_or_default();
     Answer::json(&ForceAnswer { eval_create_index: index, eval_id, index }, Some(index))
 }
@@ -189,7 +191,7 @@ fn dispatch(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     }
     let key = key_of(ask, &body.namespace);
     let row = cx.store.view().job(&key)?.ok_or_else(|| ApiError::new(500, "parameterized job not found"))?;
-    let job = parent_job(&cx.store.view(), &key, &row)?;
+    let mut job = parent_job(&cx.store.view(), &key, &row)?;
     let rules = job.parameterized_job.as_ref().filter(|_| job.is_parameterized());
     let rules = rules.ok_or_else(|| ApiError::new(500, format!("Specified job {} is not a parameterized job", quote(ask.id))))?;
     if row.is_stopped {
@@ -217,12 +219,13 @@ fn dispatch(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         return Err(refusal);
     }
     let word = u32::try_from(cx.rng.below(1 << 32)).unwrap_or(0);
-    let child = children::of_dispatch(&job, asked, cx.now.wall, word);
+    let id = children::dispatch_id(&key.id, &asked.id_prefix, cx.now.wall, word);
     // One in four thousand million, and then the client asks again.
-    if is_taken(cx, &child)? {
-        return Err(ApiError::new(500, format!("job {} exists", quote(&child.id))));
+    if is_taken(cx, &key, &id)? {
+        return Err(ApiError::new(500, format!("job {} exists", quote(&id))));
     }
-    let made = put_child(cx, &child, Trigger::JobRegister)?;
+    children::of_dispatch(&mut job, id, asked);
+    let made = put_child(cx, &job, Trigger::JobRegister)?;
     let (eval_id, eval_create_index) = made.eval.unwrap_or_default();
     let index = eval_create_index.max(made.create_index);
     let answer = DispatchAnswer { dispatched_job_id: made.id, eval_create_index, eval_id, index, job_create_index: made.create_index };

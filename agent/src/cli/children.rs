@@ -19,10 +19,7 @@ use super::{Cx, Exit, Failure, Verb, monitor};
 use crate::config::flags::Flag;
 use crate::model::job::Periodic;
 use crate::sched::periodic::Schedule;
-use crate::wire::{go_text, json};
-
-/// Nesting of the block that is read of a job.
-const DEPTH_MAX: usize = 8;
+use crate::wire::go_text;
 
 pub(super) const DISPATCH: Verb = Verb {
     name: "job dispatch",
@@ -131,10 +128,13 @@ pub(super) fn next_launch(cx: &Cx<'_>, job: &Value) -> String {
     if job.flag("Stop") {
         return "none (job stopped)".to_owned();
     }
-    let Ok(periodic) = json::decode::<Periodic>(job.at("Periodic").to_string().as_bytes(), DEPTH_MAX) else { return "unknown".to_owned() };
-    if periodic.enabled == Some(false) {
+    let block = job.at("Periodic");
+    if block.at("Enabled") == &Value::Bool(false) {
         return "none (switched off)".to_owned();
     }
+    let specs = block.items("Specs").iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let (spec, time_zone) = (block.text("Spec").to_owned(), block.text("TimeZone").to_owned());
+    let periodic = Periodic { spec, specs, time_zone, ..Periodic::default() };
     let now = cx.now();
     match Schedule::of(&periodic, cx.zones) {
         Err(why) => format!("unknown ({why})"),

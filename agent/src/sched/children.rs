@@ -1,6 +1,6 @@
 //! Jobs that are made from jobs: what a slot makes of a periodic one, what a dispatch makes of a parameterized one. Pure.
 //!
-//! Shape: (parent, slot or ask) -> the child as it is stored. Never: ids that are taken (the caller looks), rows.
+//! Shape: a parent as it is stored becomes its child. Never: ids that are taken (the caller looks), rows.
 //! Source: upstream v1.10.0 nomad/periodic.go `deriveJob`, nomad/job_endpoint.go `Dispatch`, `validateDispatchRequest` (behaviour only).
 
 use std::collections::BTreeMap;
@@ -25,41 +25,44 @@ pub struct Dispatch {
     pub id_prefix: String,
 }
 
-/// Beginning of the ids of a periodic job's children.
-#[must_use]
-pub fn periodic_prefix(parent: &str) -> String {
-    format!("{parent}/periodic-")
-}
-
 /// Beginning of the ids of a parameterized job's children.
 #[must_use]
 pub fn dispatch_prefix(parent: &str) -> String {
     format!("{parent}/dispatch-")
 }
 
-fn child(parent: &Job, id: String) -> Job {
-    Job { name: Some(id.clone()), id, parent_id: parent.id.clone(), ..parent.clone() }
+/// The id of the child of a slot.
+#[must_use]
+pub fn slot_id(parent: &str, slot: Wall) -> String {
+    format!("{parent}/periodic-{}", slot.seconds())
 }
 
-/// The child of a slot.
+/// The id of the child of a dispatch; `word` makes it one of a kind.
 #[must_use]
-pub fn of_slot(parent: &Job, slot: Wall) -> Job {
-    let id = format!("{}{}", periodic_prefix(&parent.id), slot.seconds());
-    Job { periodic: None, ..child(parent, id) }
+pub fn dispatch_id(parent: &str, prefix: &str, at: Wall, word: u32) -> String {
+    let dash = if prefix.is_empty() { "" } else { "-" };
+    format!("{}{prefix}{dash}{}-{word:08x}", dispatch_prefix(parent), at.seconds())
 }
 
-/// The child of a dispatch that was checked. `word` makes its id one of a kind.
-#[must_use]
-pub fn of_dispatch(parent: &Job, dispatch: Dispatch, at: Wall, word: u32) -> Job {
-    let Dispatch { payload, meta, token, id_prefix } = dispatch;
-    let dash = if id_prefix.is_empty() { "" } else { "-" };
-    let id = format!("{}{id_prefix}{dash}{}-{word:08x}", dispatch_prefix(&parent.id), at.seconds());
-    let mut job = child(parent, id);
+/// Makes a job its own child: what it was is the parent's name.
+fn become_child(job: &mut Job, id: String) {
+    job.name = Some(id.clone());
+    job.parent_id = core::mem::replace(&mut job.id, id);
+}
+
+/// Makes of a periodic job the child with an id of [`slot_id`].
+pub fn of_slot(job: &mut Job, id: String) {
+    become_child(job, id);
+    job.periodic = None;
+}
+
+/// Makes of a parameterized job the child with an id of [`dispatch_id`]; the dispatch was checked.
+pub fn of_dispatch(job: &mut Job, id: String, dispatch: Dispatch) {
+    become_child(job, id);
     job.dispatched = true;
-    job.dispatch_idempotency_token = token;
-    job.payload = Bytes(payload);
-    job.meta.extend(meta);
-    job
+    job.dispatch_idempotency_token = dispatch.token;
+    job.payload = Bytes(dispatch.payload);
+    job.meta.extend(dispatch.meta);
 }
 
 /// Holds a dispatch against what its job allows.
@@ -113,23 +116,24 @@ mod tests {
     #[test]
     fn a_child_is_its_parent_with_another_name() {
         let at = Wall(1_795_331_160_999_999_999);
-        let slot = of_slot(&parent(), at);
+        let mut slot = parent();
+        of_slot(&mut slot, slot_id("p", at));
         assert_eq!((slot.id.as_str(), slot.name(), slot.parent_id.as_str()), ("p/periodic-1795331160", "p/periodic-1795331160", "p"));
         assert!(slot.periodic.is_none() && slot.parameterized_job.is_some() && slot.meta == parent().meta);
 
+        let mut job = parent();
         let dispatch = Dispatch {
             payload: vec![1],
             meta: BTreeMap::from([("a".to_owned(), "given".to_owned())]),
             token: "t".to_owned(),
             id_prefix: String::new(),
         };
-        let job = of_dispatch(&parent(), dispatch.clone(), at, 0x12);
+        of_dispatch(&mut job, dispatch_id("p", "", at, 0x12), dispatch);
         assert_eq!((job.id.as_str(), job.name(), job.parent_id.as_str()), ("p/dispatch-1795331160-00000012", job.id.as_str(), "p"));
         assert_eq!((job.dispatched, job.payload.0, job.dispatch_idempotency_token.as_str()), (true, vec![1], "t"));
         assert_eq!(job.meta.values().map(String::as_str).collect::<Vec<_>>(), ["given", "job"]);
         assert!(job.parameterized_job.is_some() && job.periodic.is_some());
-        let job = of_dispatch(&parent(), Dispatch { id_prefix: "night".to_owned(), ..dispatch }, at, u32::MAX);
-        assert_eq!(job.id, "p/dispatch-night-1795331160-ffffffff");
+        assert_eq!(dispatch_id("p", "night", at, u32::MAX), "p/dispatch-night-1795331160-ffffffff");
     }
 
     #[track_caller]
