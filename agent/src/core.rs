@@ -9,6 +9,7 @@
 
 mod children;
 mod collect;
+mod damping;
 mod deploys;
 pub mod launch;
 mod periodic;
@@ -28,6 +29,7 @@ use dunlin_runtime::task::machine::{Durability, News};
 use dunlin_runtime::task::restart::Window;
 
 use self::collect::sweep::Sweep;
+use self::damping::Damping;
 use self::deploys::Deploys;
 use self::periodic::Periodic;
 use self::runs::Runs;
@@ -37,7 +39,7 @@ use crate::api::{self, Cx, Outcome};
 use crate::config::Config;
 use crate::model::alloc::{Allocation, Desired, Health, JobKey, TaskEntry};
 use crate::model::eval::{EvalStatus, Evaluation, Trigger};
-use crate::model::job::Job;
+use crate::model::job::{Job, JobKind};
 use crate::node::Node;
 use crate::sched::process::job_status;
 use crate::sched::{deploy, reschedule};
@@ -225,6 +227,7 @@ pub struct Core {
     runs: Runs,
     deploys: Deploys,
     sweep: Sweep,
+    damping: Damping,
     /// When evaluations that wait for their time are run.
     delays: BTreeMap<EvalId, Mono>,
     held: BTreeMap<Seq, Vec<Held>>,
@@ -259,6 +262,7 @@ impl Core {
             runs: Runs::default(),
             deploys: Deploys::default(),
             sweep: Sweep::default(),
+            damping: Damping::default(),
             delays: BTreeMap::new(),
             held: BTreeMap::new(),
             held_soft: Vec::new(),
@@ -287,15 +291,19 @@ impl Core {
         self.store.set_boot_id(boot_id);
         self.register_node(now)?;
         self.find_ended()?;
+        let mut restored = Vec::new();
         for alloc in self.store.view().live_allocs()? {
             let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
             let is_stopping = alloc.desired != Desired::Run;
+            restored.push((alloc.id, alloc.job_type, is_stopping || damping::is_critical(&spec)));
             self.runs.add_restored(now, &alloc, spec, is_stopping);
             for (i, task) in alloc.tasks.iter().enumerate() {
                 let mine: Vec<Found> = found.extract_if(.., |found| found.alloc == alloc.id && found.task == task.name).collect();
                 self.restore_task(now, alloc.id, i, task, mine, was_rebooted);
             }
-            self.runs.may_begin(alloc.id);
+        }
+        for id in self.damp(now, was_rebooted, restored) {
+            self.runs.may_begin(id);
         }
         for deployment in self.store.view().active_deployments()? {
             self.deploys.note(now, &deployment);
@@ -327,6 +335,20 @@ impl Core {
         self.launch_due(now);
         self.set_timer();
         Ok(())
+    }
+
+    /// Which restored allocations may begin at once.
+    fn damp(&mut self, now: Now, was_rebooted: bool, restored: Vec<(AllocId, JobKind, bool)>) -> Vec<AllocId> {
+        if !self.setting.config.is_boot_loop_damped {
+            return restored.into_iter().map(|(id, ..)| id).collect();
+        }
+        if !was_rebooted {
+            self.damping.go_on(now, self.store.reboots_n());
+            return restored.into_iter().map(|(id, ..)| id).collect();
+        }
+        let reboots_n = self.store.reboots_n().saturating_add(1);
+        self.store.set_reboots_n(reboots_n);
+        self.damping.begin(now, reboots_n, restored)
     }
 
     fn restore_task(&mut self, now: Now, alloc: AllocId, i: usize, task: &TaskEntry, found: Vec<Found>, was_rebooted: bool) {
@@ -427,6 +449,10 @@ impl Core {
 
     /// The agent ends and its tasks run on: soft rows are committed too, so that the next agent shows what this one has shown.
     pub fn close(&mut self, now: Now) {
+        if self.damping.due().is_some() {
+            // Somebody wants it so: what follows is no loop.
+            self.store.set_reboots_n(self.store.reboots_n().saturating_sub(1));
+        }
         self.seal(now, None);
     }
 
@@ -487,6 +513,10 @@ impl Core {
             Outcome::Reply(reply) => {
                 if reply.head.status >= 400 {
                     self.store.abort();
+                } else if is_write {
+                    for id in self.damping.release() {
+                        self.runs.may_begin(id);
+                    }
                 }
                 let Some((alloc, invs)) = restarted else { return self.settle(now, Some((id, reply))) };
                 let longest_ms = u64::try_from(self.setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX);
@@ -568,6 +598,13 @@ impl Core {
 
     fn due(&mut self, now: Now) {
         self.runs.due(now, &mut self.rng);
+        let (begins, is_healthy) = self.damping.pass(now.mono);
+        for id in begins {
+            self.runs.may_begin(id);
+        }
+        if is_healthy {
+            self.store.set_reboots_n(0);
+        }
         self.due_evals(now);
         let late: Vec<Waiter> = self.waiters.extract_if(.., |waiter| waiter.due <= now.mono).collect();
         for waiter in late {
@@ -593,7 +630,7 @@ impl Core {
         let soft = self.store.soft_due(&self.setting.budget);
         let restarts = self.restarts.iter().map(|restart| restart.due).min();
         let delays = self.delays.values().min().copied();
-        let machines = [self.runs.next_due(), self.deploys.next_due(), self.sweep.next_due(), self.periodic.due()];
+        let machines = [self.runs.next_due(), self.deploys.next_due(), self.sweep.next_due(), self.damping.due(), self.periodic.due()];
         let next = machines.into_iter().chain([delays, waiters, restarts, soft]).flatten().min();
         if next != self.wake_at {
             self.wake_at = next;

@@ -60,8 +60,6 @@ pub struct Budget {
     pub children_ended_max: usize,
     /// Versions kept per job.
     pub job_versions_max: usize,
-    /// Tasks started at the same time after a reboot, per core.
-    pub starts_per_core_max: usize,
     /// Log lines kept for `agent monitor`. Full: the oldest is dropped and counted.
     pub log_lines_max: usize,
     /// Bytes of these lines.
@@ -101,7 +99,6 @@ pub const SMALL_64: Budget = Budget {
     children_living_max: 32,
     children_ended_max: 32,
     job_versions_max: 6,
-    starts_per_core_max: 2,
     log_lines_max: 64,
     log_bytes_max: 16 << 10,
     pids_max: 512,

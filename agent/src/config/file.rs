@@ -287,6 +287,7 @@ fn set(draft: &mut Draft, path: &str, file: &str, given: Given) -> Result<(), &'
         ("addresses.http", Text(text)) => draft.listen = hosts(&text)?,
         ("advertise.http", Text(text)) => draft.advertise = Some(authority(&text)?),
         ("limits.http_max_conns_per_client", Number(n)) => config.http.conns_per_client_max = Some(fit(n)?),
+        ("edge.boot_loop_damping", Truth(on)) => config.is_boot_loop_damped = on,
         ("edge.runtime_dir", Text(text)) => config.runtime_base = absolute(&text)?,
         ("edge.reserve.cpu_percent", Number(n)) => config.own_need.cpu_percent = Some(n).filter(|n| *n <= 100).ok_or("a percentage")?,
         ("edge.reserve.memory_mb", Number(n)) => config.own_need.memory_mb = n,

@@ -75,6 +75,7 @@ pub(super) const ROWS: &[(&str, Form, Use, &str)] = &[
     ("limits", Number, Idle, "rpc_max_conns_per_client"),
     ("limits", Text, Idle, "https_handshake_timeout rpc_handshake_timeout"),
     ("edge", Text, Used, "runtime_dir"),
+    ("edge", Truth, Used, "boot_loop_damping"),
     ("edge", Block, Used, "reserve"),
     ("edge.reserve", Number, Used, "cpu_percent memory_mb disk_mb"),
 

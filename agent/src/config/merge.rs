@@ -156,6 +156,7 @@ impl Draft {
             reserved: Reserved::default(),
             own_need: OwnNeed { cpu_percent: 5, memory_mb: 16, disk_mb: 64 },
             dynamic_ports: 20_000..=32_000,
+            is_boot_loop_damped: false,
             max_kill_timeout: Duration::from_secs(30),
             gc: Gc {
                 interval: Duration::from_secs(if dev { 600 } else { 300 }),

@@ -74,6 +74,8 @@ pub struct Config {
     pub own_need: OwnNeed,
     /// Ports for tasks that ask for any port; default 20000 to 32000.
     pub dynamic_ports: RangeInclusive<u16>,
+    /// `edge.boot_loop_damping`: tasks are started with care on a device that reboots again and again; default off.
+    pub is_boot_loop_damped: bool,
     /// Longest `kill_timeout` a task gets; default 30 s.
     pub max_kill_timeout: Duration,
     /// Garbage collection.

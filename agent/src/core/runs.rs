@@ -17,7 +17,7 @@ use dunlin_runtime::task::restart::Window;
 use super::Op;
 use crate::api::Tasks;
 use crate::api::error::ApiError;
-use crate::model::alloc::{Allocation, Edition};
+use crate::model::alloc::{Allocation, Desired, Edition};
 
 /// One living allocation.
 struct Run {
@@ -66,7 +66,10 @@ pub(super) enum TaskEffect {
 
 /// A watch over the health of an allocation, if somebody wants to know it and does not yet.
 fn watch(now: Now, alloc: &Allocation, spec: &AllocSpec) -> Option<Watch> {
-    let is_asked = !alloc.deployment.is_nil() && alloc.health.as_ref().is_none_or(|health| health.is_healthy.is_none());
+    // Nobody asks how one does that is being stopped.
+    let is_asked = !alloc.deployment.is_nil()
+        && alloc.desired == Desired::Run
+        && alloc.health.as_ref().is_none_or(|health| health.is_healthy.is_none());
     spec.health.filter(|_| is_asked).map(|rule| Watch::new(rule, now))
 }
 

@@ -741,3 +741,65 @@ mod children;
 mod deploys;
 mod periodic;
 mod sweeps;
+
+#[test]
+fn a_device_that_reboots_again_and_again_is_careful() {
+    let mut world = World::new(1);
+    world.tune = |setting| setting.config.is_boot_loop_damped = true;
+    for (id, kind) in [("a", "batch"), ("b", "service"), ("c", "service")] {
+        world.ask(Method::Put, "/v1/jobs", &job(id, kind, 1));
+    }
+    let critical = job("d", "service", 1).replace(r#""Count":1"#, r#""Meta":{"edge.critical":"true"},"Count":1"#);
+    world.ask(Method::Put, "/v1/jobs", &critical);
+    let jobs = |world: &World| {
+        let alloc = |inv: &Inv| world.core.store.view().alloc(world.processes[inv].alloc).unwrap().unwrap();
+        let mut all: Vec<String> = world.alive().iter().map(|inv| alloc(inv).job.id).collect();
+        all.sort();
+        all.join("")
+    };
+    let reboot = |world: &mut World| {
+        world.now.mono = Mono(5_000_000_000);
+        world.crash(true);
+    };
+    for _ in 0..2 {
+        reboot(&mut world);
+        assert_eq!(jobs(&world), "abcd");
+    }
+    // One by one, what matters first and batch work last.
+    reboot(&mut world);
+    assert_eq!(jobs(&world), "d");
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        while jobs(&world).len() < seen.len() + 2 {
+            assert!(world.wait(31_000), "the next is started within half a minute");
+        }
+        seen.push(jobs(&world));
+    }
+    assert_eq!(seen.last().unwrap(), "abcd");
+    assert!(!seen[1].contains('a'), "{seen:?}");
+    reboot(&mut world);
+    reboot(&mut world);
+    reboot(&mut world);
+    // The sixth: nothing but what it cannot do without, until somebody is there.
+    assert_eq!(jobs(&world), "d");
+    while world.now.mono < Mono(300_000_000_000) && world.wait(300_000) {}
+    assert_eq!(jobs(&world), "d");
+    world.ask(Method::Put, "/v1/job/b/evaluate", "");
+    assert_eq!(jobs(&world), "abcd");
+    // Or until it has been up for ten minutes, after which it starts like any other.
+    reboot(&mut world);
+    assert_eq!(jobs(&world), "d");
+    while world.wait(600_000) && world.now.mono < Mono(601_000_000_000) {}
+    assert_eq!(jobs(&world), "abcd");
+    while world.wait(10_000) {}
+    reboot(&mut world);
+    assert_eq!(jobs(&world), "abcd");
+    // A clean stop is an operator's.
+    for _ in 0..4 {
+        let now = world.now;
+        world.core.close(now);
+        world.drain();
+        reboot(&mut world);
+        assert_eq!(jobs(&world), "abcd");
+    }
+}

@@ -223,6 +223,20 @@ impl Store {
         }
     }
 
+    /// Reboots in a row after less than ten minutes that nobody asked for.
+    #[must_use]
+    pub fn reboots_n(&self) -> u32 {
+        self.meta.reboots_n
+    }
+
+    /// See [`Store::reboots_n`]; stored with the open batch.
+    pub fn set_reboots_n(&mut self, n: u32) {
+        if self.meta.reboots_n != n {
+            self.meta.reboots_n = n;
+            self.is_meta_touched = true;
+        }
+    }
+
     /// The number the open batch will get.
     #[must_use]
     pub fn next_seq(&self) -> Seq {

@@ -38,6 +38,8 @@ pub struct Meta {
     pub allocs_n: u64,
     /// Evaluations stored.
     pub evals_n: u64,
+    /// Reboots in a row after less than ten minutes that nobody asked for.
+    pub reboots_n: u32,
 }
 
 /// The changing half of a job.
@@ -205,16 +207,17 @@ struct MetaV1 {
     boot_id: [u8; 16],
     allocs_n: u64,
     evals_n: u64,
+    reboots_n: u32,
 }
 
 pub(super) fn encode_meta(meta: &Meta) -> Vec<u8> {
-    let Meta { index, tables, wall, boot_id, allocs_n, evals_n } = *meta;
-    encode(1, &MetaV1 { index, tables, wall_ns: wall.0, boot_id, allocs_n, evals_n })
+    let Meta { index, tables, wall, boot_id, allocs_n, evals_n, reboots_n } = *meta;
+    encode(1, &MetaV1 { index, tables, wall_ns: wall.0, boot_id, allocs_n, evals_n, reboots_n })
 }
 
 pub(super) fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
-    let MetaV1 { index, tables, wall_ns, boot_id, allocs_n, evals_n } = decode("meta", bytes)?;
-    Ok(Meta { index, tables, wall: Wall(wall_ns), boot_id, allocs_n, evals_n })
+    let MetaV1 { index, tables, wall_ns, boot_id, allocs_n, evals_n, reboots_n } = decode("meta", bytes)?;
+    Ok(Meta { index, tables, wall: Wall(wall_ns), boot_id, allocs_n, evals_n, reboots_n })
 }
 
 #[derive(Serialize, Deserialize)]

@@ -203,7 +203,7 @@ fn node_row() -> NodeRow {
 }
 
 fn meta() -> Meta {
-    Meta { index: 1, tables: [2, 3, 4, 5, 6], wall: Wall(6), boot_id: [7; 16], allocs_n: 8, evals_n: 9 }
+    Meta { index: 1, tables: [2, 3, 4, 5, 6], wall: Wall(6), boot_id: [7; 16], allocs_n: 8, evals_n: 9, reboots_n: 10 }
 }
 
 #[test]
