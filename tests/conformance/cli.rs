@@ -439,7 +439,7 @@ fn our_cli_prints_what_the_stock_one_prints() {
 }
 
 #[test]
-fn both_clis_tell_versions_apart() {
+fn both_clis_tell_what_changed_and_what_would() {
     let Some(binary) = stock() else { dunlin_tests::skip!("{NONE}") };
     let agent = Real::start("versions", Options::default());
     let nomad = Cli { binary, agent: &agent };
@@ -458,7 +458,21 @@ fn both_clis_tell_versions_apart() {
             Value::Object(members) => _ = members.insert(member.to_owned(), value),
             list => list[member.parse::<usize>().unwrap()] = value,
         }
-        assert_eq!(agent.ask("PUT", "/v1/jobs", job.to_string().as_bytes()).status, 200);
+        // Planned by both, then done, then planned again: nothing is left to do.
+        let file = job_file(&agent, "ages", job.to_string().as_bytes());
+        for (status, is_done) in [(1, false), (0, true)] {
+            for flag in ["-diff", "-verbose", "-diff=false"] {
+                let ((their_code, theirs), (our_code, ours)) =
+                    (nomad.run(&["job", "plan", "-json", flag, &file]), own.run(&["job", "plan", flag, &file]));
+                assert_eq!((their_code, our_code), (status, status), "{pointer} {flag}:\n{theirs}\n--\n{ours}");
+                let said = |text: &str| text.split("\nTo ").next().unwrap_or_default().to_owned();
+                assert_eq!(said(&ours), said(&theirs), "{pointer} {flag}");
+                assert!(theirs.contains("Job Modify Index:"), "{theirs}");
+            }
+            if !is_done {
+                assert_eq!(agent.ask("PUT", "/v1/jobs", job.to_string().as_bytes()).status, 200);
+            }
+        }
     }
     for words in [
         &["job", "history", "ages"][..],
