@@ -5,6 +5,7 @@
 
 mod figures;
 mod machine;
+mod scale;
 mod trace;
 
 use std::collections::BTreeMap;
@@ -54,13 +55,14 @@ fn main() -> ExitCode {
     figures.head();
     // `cargo test --test bench -- life` takes only those figures whose part has this in its name.
     let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("sizes", sizes),
         ("idle and tasks", idle_and_tasks),
         ("start", start),
         ("submit", submit),
         ("life", life),
         ("followers", followers),
+        ("scale", scale::scale),
         ("tree", tree),
     ];
     for (_, part) in parts.iter().filter(|(name, _)| asked.is_empty() || asked.iter().any(|word| name.contains(word.as_str()))) {
