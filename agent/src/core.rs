@@ -237,6 +237,8 @@ pub struct Core {
     sealed: Seq,
     durable: Seq,
     waiters: Vec<Waiter>,
+    /// The tables' indexes when waiters were last looked at: what is put at any time since wakes them.
+    told: [u64; TABLES_N],
     restarts: Vec<Restarting>,
     periodic: Periodic,
     disk_error: Option<String>,
@@ -269,6 +271,7 @@ impl Core {
             sealed: Seq(0),
             durable: Seq(0),
             waiters: Vec::new(),
+            told: [0; TABLES_N],
             restarts: Vec::new(),
             periodic: Periodic::default(),
             disk_error: None,
@@ -640,7 +643,6 @@ impl Core {
 
     /// Draws all conclusions from what was put and from what the machines did, then seals it. `reply` waits for the result.
     fn settle(&mut self, now: Now, reply: Option<(RequestId, Reply)>) {
-        let before = self.table_indexes();
         let mut durability = if self.store.is_clean() { None } else { Some(Durability::C0) };
         if let Err(error) = self.conclude(now, &mut durability) {
             // Rows that cannot be read: what was decided so far is kept in memory and told to whoever asked.
@@ -657,7 +659,7 @@ impl Core {
             }
             None => self.send(reply),
         }
-        self.wake_waiters(now, before);
+        self.wake_waiters(now);
         self.answer_restarts(now);
         if self.is_shutting_down && self.runs.is_empty() {
             self.out.push_back(Effect::Exit);
@@ -677,8 +679,9 @@ impl Core {
         [Table::Jobs, Table::Evals, Table::Allocs, Table::Nodes, Table::Deployments].map(|table| self.store.table_index(table))
     }
 
-    fn wake_waiters(&mut self, now: Now, before: [u64; TABLES_N]) {
+    fn wake_waiters(&mut self, now: Now) {
         let after = self.table_indexes();
+        let before = std::mem::replace(&mut self.told, after);
         if after == before {
             return;
         }

@@ -45,6 +45,7 @@ use self::error::ApiError;
 use self::query::Query;
 use self::route::{Family, Found};
 use crate::config::Config;
+use crate::model::eval::Trigger;
 use crate::node::Node;
 use crate::sched::place::Site;
 use crate::store::{Store, StoreError, Table};
@@ -113,7 +114,19 @@ impl Cx<'_> {
     ) -> Result<(crate::model::eval::Evaluation, crate::sched::Plan), StoreError> {
         let is_eligible = !self.store.view().node()?.is_some_and(|row| row.is_ineligible);
         let site = Site { busy_ports: self.busy_ports, is_eligible, ..Site::of(self.node, self.budget) };
-        crate::sched::process::process(self.store, &site, self.now, self.rng, eval)
+        let (eval, plan) = crate::sched::process::process(self.store, &site, self.now, self.rng, eval)?;
+        // Who made room waits for it now. It goes down the priorities, so it ends.
+        for victim in plan.place.iter().flat_map(|placement| &placement.preempts) {
+            if let Some(alloc) = self.store.view().alloc(*victim)?
+                && let Some(row) = self.store.view().job(&alloc.job)?
+            {
+                let index = self.store.next_index();
+                let waiting = jobs::new_eval(self, &alloc.job, &row, Trigger::Preemption, index, None);
+                self.store.add_eval(&waiting);
+                self.plan(waiting)?;
+            }
+        }
+        Ok((eval, plan))
     }
 
     /// A step of a deployment.

@@ -513,6 +513,34 @@ fn what_finds_no_room_waits_for_it() {
 }
 
 #[test]
+fn what_matters_more_takes_the_room_of_what_matters_less() {
+    let mut world = World::new(1);
+    let half_mb = setting().node.fingerprint.resources.memory_mb * 4 / 10;
+    let sized = |id: &str, kind: &str, priority: u8| {
+        let text = job(id, kind, 1).replace("\"MemoryMB\":10", &format!("\"MemoryMB\":{half_mb}"));
+        text.replacen("\"Type\"", &format!("\"Priority\":{priority},\"Type\""), 1)
+    };
+    world.ask(Method::Put, "/v1/jobs", &sized("low", "service", 20));
+    world.ask(Method::Put, "/v1/jobs", &sized("near", "service", 75));
+    // A service does not, unless the operator says so; a system job does, but not to those of nearly its own weight.
+    let asked = world.ask(Method::Put, "/v1/jobs", &sized("service", "service", 80));
+    assert_eq!(world.get(&format!("/v1/evaluation/{}", asked["EvalID"].as_str().unwrap()))["QueuedAllocations"]["g"], 1);
+    world.ask(Method::Delete, "/v1/job/service", "");
+    world.ask(Method::Put, "/v1/jobs", &sized("system", "system", 80));
+    let only = |world: &mut World, job: &str| world.get(&format!("/v1/job/{job}/allocations"))[0].clone();
+    let (low, system) = (only(&mut world, "low"), only(&mut world, "system"));
+    assert_eq!((low["DesiredStatus"].as_str(), low["ClientStatus"].as_str()), (Some("evict"), Some("complete")));
+    assert_eq!(low["DesiredDescription"], format!("Preempted by alloc ID {}", system["ID"].as_str().unwrap()));
+    assert_eq!((&low["PreemptedByAllocation"], &system["PreemptedAllocations"][0]), (&system["ID"], &low["ID"]));
+    assert_eq!((system["ClientStatus"].as_str(), only(&mut world, "near")["ClientStatus"].as_str()), (Some("running"), Some("running")));
+    // Who made room gets it back.
+    assert_eq!(world.get("/v1/job/low/evaluations?reverse=true")[0]["Status"], "blocked");
+    world.ask(Method::Delete, "/v1/job/system", "");
+    let back = world.get("/v1/job/low/allocations?reverse=true")[0].clone();
+    assert_eq!(back["ClientStatus"], "running");
+}
+
+#[test]
 fn a_full_store_takes_no_job_but_what_makes_room() {
     let path = std::env::temp_dir().join(format!("dunlin-core-full-{}.redb", std::process::id()));
     let mut world = World::on(1, Backend::file(&path, 1 << 20, 64 << 10).unwrap());

@@ -67,6 +67,33 @@ fn what_runs_long_enough_is_healthy_and_its_version_stable() {
 }
 
 #[test]
+fn who_waits_for_a_deployment_is_told_its_end() {
+    let mut world = World::new(1);
+    world.put(&rollout("/bin/x", 1, "", SOON));
+    world.pass(2 * S);
+    let id = world.get("/v1/job/j/deployment")["ID"].as_str().unwrap().to_owned();
+    let mut index = 0;
+    let mut seen = Vec::new();
+    for _ in 0..9 {
+        let waiting = world.send(Method::Get, &format!("/v1/deployment/{id}?index={index}&wait=5m"), "");
+        world.pass(20 * S);
+        let Some((200, text)) = world.replies.remove(&waiting) else { panic!("nobody told, after {seen:?}") };
+        let latest: Value = serde_json::from_str(&text).unwrap();
+        index = latest["ModifyIndex"].as_u64().unwrap();
+        seen.push(latest["Status"].as_str().unwrap().to_owned());
+        if latest["Status"] != "running" {
+            break;
+        }
+    }
+    assert_eq!(seen.last().unwrap(), "successful");
+    // A write wakes those who wait for its table, whatever follows from it.
+    let jobs = world.core.store.table_index(Table::Jobs);
+    let waiting = world.send(Method::Get, &format!("/v1/job/j?index={jobs}&wait=5m"), "");
+    world.ask(Method::Put, "/v1/job/j/stable", r#"{"JobID":"j","JobVersion":0,"Stable":false}"#);
+    assert!(world.replies.contains_key(&waiting));
+}
+
+#[test]
 fn a_new_version_takes_over_one_by_one() {
     let mut world = World::new(1);
     world.put(&rollout("/bin/x", 3, "", SOON));
