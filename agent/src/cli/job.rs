@@ -20,15 +20,16 @@ const JOB_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Groups whose placement failures are shown in full.
 const FAILED_GROUPS_MAX: usize = 5;
 
-const DETACH: Flag = Flag::switch("detach", "Print the evaluation's ID and do not follow it");
-const VERBOSE: Flag = Flag::switch("verbose", "Show whole identifiers and exact times");
+pub(super) const DETACH: Flag = Flag::switch("detach", "Print the evaluation's ID and do not follow it");
+pub(super) const VERBOSE: Flag = Flag::switch("verbose", "Show whole identifiers and exact times");
 
 pub(super) const RUN: Verb = Verb {
     name: "job run",
     operands: "<path>",
     synopsis: "Run a new job or update an existing one",
     about: "The file is a job in JSON; \"-\" reads it from standard input. A namespace or region in the file wins over the flags.\n\
-            Exit status 2: the job was accepted, but not all of it could be placed.\n\
+            Follows the evaluation, then the deployment if the job has one.\n\
+            Exit status 2: the job was accepted, but not all of it could be placed; 1 also: its deployment failed.\n\
             With -json the finished evaluation is printed, with -detach the answer to the registration.",
     flags: &[
         Flag::value("check-index", "index", "Only if the job's modify index is this; 0 = only if there is no such job"),
@@ -388,7 +389,8 @@ fn stop_one(cx: &mut Cx<'_>, typed: &str, asks: bool) -> Result<Exit, Failure> {
     let answer = cx.client.delete(&path(&["job", &name.id]), &params).map_err(Failure::call("stopping the job"))?;
     let evaluation = answer.text("EvalID");
     if !cx.on("detach") && !evaluation.is_empty() {
-        return monitor::follow(cx, evaluation);
+        // A deployment it had is cancelled by this, which is what was asked for.
+        return Ok(monitor::evaluation(cx, evaluation)?.0);
     }
     if cx.on("json") {
         cx.say_json(&answer)?;

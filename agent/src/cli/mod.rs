@@ -10,15 +10,18 @@ mod alloc;
 mod alloc_files;
 mod answer;
 pub mod client;
+mod deployment;
 mod diff;
 mod eval;
 mod find;
 mod history;
 mod job;
+mod job_change;
 mod monitor;
 mod node;
 mod plan;
 mod status;
+mod system;
 mod table;
 mod tail;
 mod version;
@@ -57,16 +60,27 @@ const VERBS: &[&Verb] = &[
     &alloc::SIGNAL,
     &alloc::STATUS,
     &alloc::STOP,
+    &deployment::FAIL,
+    &deployment::LIST,
+    &deployment::PAUSE,
+    &deployment::PROMOTE,
+    &deployment::RESUME,
+    &deployment::STATUS,
+    &eval::LIST,
     &eval::STATUS,
+    &job_change::EVAL,
     &history::HISTORY,
     &job::INSPECT,
     &plan::PLAN,
+    &job_change::REVERT,
     &job::RUN,
+    &job_change::SCALE,
     &job::STATUS,
     &job::STOP,
     &plan::VALIDATE,
     &node::STATUS,
     &status::STATUS,
+    &system::GC,
     &version::VERSION,
 ];
 
@@ -342,11 +356,11 @@ fn unknown(first: &str, second: Option<&str>) -> String {
 /// The list of verbs, of all or of one family.
 fn overview(family: &str) -> String {
     let mut text = match family {
-        "" => format!("Usage: {PROGRAM} <command> [options] [arguments]\n\nCommands:\n  {:15}{AGENT_SYNOPSIS}\n", "agent"),
+        "" => format!("Usage: {PROGRAM} <command> [options] [arguments]\n\nCommands:\n  {:20}{AGENT_SYNOPSIS}\n", "agent"),
         family => format!("Usage: {PROGRAM} {family} <command> [options] [arguments]\n\nCommands:\n"),
     };
     for verb in VERBS.iter().filter(|verb| family.is_empty() || verb.name.split_once(' ').is_some_and(|(word, _)| word == family)) {
-        text.push_str(&format!("  {:15}{}\n", verb.name, verb.synopsis));
+        text.push_str(&format!("  {:20}{}\n", verb.name, verb.synopsis));
     }
     text.push_str(&format!("\n{PROGRAM} <command> -h explains one of them.\n"));
     text

@@ -49,12 +49,18 @@ impl Transport for Recorded<'_> {
         let (status, bytes) = match answer {
             None => (404, b"not recorded".to_vec()),
             Some(Value::String(stream)) => (200, stream.clone().into_bytes()),
+            // A page of a list that goes on.
+            Some(answer) if answer.get("next").is_some() => {
+                let next = answer.get("next").and_then(Value::as_str).unwrap().to_owned();
+                let body = Box::new(io::Cursor::new(answer["page"].to_string().into_bytes()));
+                return Ok(Exchange { status: 200, next, body });
+            }
             Some(answer) => match (answer.get("status").and_then(Value::as_u64), answer.get("text").and_then(Value::as_str)) {
                 (Some(status), Some(text)) => (u16::try_from(status).unwrap(), text.as_bytes().to_vec()),
                 _ => (200, answer.to_string().into_bytes()),
             },
         };
-        Ok(Exchange { status, body: Box::new(io::Cursor::new(bytes)) })
+        Ok(Exchange { status, next: String::new(), body: Box::new(io::Cursor::new(bytes)) })
     }
 }
 
