@@ -50,7 +50,7 @@ pub(super) const STATUS: Verb = Verb {
 pub(super) const PROMOTE: Verb = Verb {
     name: "deployment promote",
     operands: "<deployment>",
-    synopsis: "Find the canaries of a deployment good, so that the rest follows",
+    synopsis: "Accept the canaries of a deployment, so that the rest follows",
     about: "",
     flags: &[DETACH, Flag::value("group", "name", "Only this group; may be given several times. Default: all"), VERBOSE],
     run: promote,
@@ -216,7 +216,8 @@ impl Progress {
     pub(super) fn look(&mut self, deployment: &Value, at: &str) -> Vec<String> {
         let mut lines = Vec::new();
         let description = deployment.text("StatusDescription");
-        if self.description != description {
+        // At the end the conclusion tells why.
+        if self.description != description && !is_over(deployment) {
             description.clone_into(&mut self.description);
             lines.push(format!("{at}: {description}"));
         }
@@ -234,7 +235,8 @@ impl Progress {
 fn awaits_promotion(deployment: &Value) -> bool {
     let groups = deployment.members("TaskGroups");
     let mut waiting = groups.values().filter(|state| state.int("DesiredCanaries") > 0 && !state.flag("Promoted")).peekable();
-    waiting.peek().is_some() && waiting.all(|state| !state.flag("AutoPromote") && state.int("HealthyAllocs") >= state.int("DesiredCanaries"))
+    waiting.peek().is_some()
+        && waiting.all(|state| !state.flag("AutoPromote") && state.int("HealthyAllocs") >= state.int("DesiredCanaries"))
 }
 
 /// True when it is over.
@@ -243,16 +245,16 @@ fn is_over(deployment: &Value) -> bool {
 }
 
 /// Follows deployment `id` to its end and prints what happens; `None` when it waits for a user. With `-json` nothing is printed but,
-/// if `is_asked` for, the deployment at its end.
+/// if `is_asked` for, the deployment at its end; a rollback is not followed then.
 pub(super) fn follow(cx: &mut Cx<'_>, id: &str, is_asked: bool) -> Result<Option<Exit>, Failure> {
     let mut id = id.to_owned();
     let mut has_failed = false;
     loop {
         let deployment = finish(cx, &id)?;
         let (ids, quiet, at) = (cx.ids(), cx.on("json"), time(cx.now()));
-        let (shown, status) = (quoted(&ids.show(&id)), deployment.text("Status"));
+        let (shown, status, why) = (quoted(&ids.show(&id)), deployment.text("Status"), deployment.text("StatusDescription"));
         let told = if is_over(&deployment) {
-            format!("==> {at}: Deployment {shown} finished with status {}", quoted(status))
+            format!("==> {at}: Deployment {shown} finished with status {}: {why}", quoted(status))
         } else {
             format!(
                 "==> {at}: Deployment {shown} waits to be promoted. If its canaries are good:\n\n{PROGRAM} deployment promote {}\n\n\
@@ -267,21 +269,21 @@ pub(super) fn follow(cx: &mut Cx<'_>, id: &str, is_asked: bool) -> Result<Option
         let end = match status {
             _ if !is_over(&deployment) => None,
             "successful" => Some(if has_failed { Exit::Failed } else { Exit::Done }),
-            "failed" if deployment.text("StatusDescription").contains(ROLLS_BACK) => {
+            "failed" if !quiet && why.contains(ROLLS_BACK) => {
                 has_failed = true;
                 if let Some(next) = rollback(cx, &deployment)? {
                     id = next;
                     continue;
                 }
-                if !quiet {
-                    cx.say(format!("    {at}: The older version has no deployment to follow"))?;
-                }
+                cx.say(format!("    {at}: The older version has no deployment to follow"))?;
                 Some(Exit::Failed)
             }
             _ => Some(Exit::Failed),
         };
-        if quiet && is_asked {
-            cx.say_json(&deployment)?;
+        match (quiet, is_asked) {
+            (true, true) => cx.say_json(&deployment)?,
+            (true, false) if end == Some(Exit::Failed) => cx.note(format!("Deployment {shown} {status}: {why}"))?,
+            _ => {}
         }
         return Ok(end);
     }

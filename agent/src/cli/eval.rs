@@ -45,8 +45,13 @@ fn list(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     cx.operands(0, 0, "no arguments")?;
     let size = cx.number("per-page")?.map_or_else(String::new, |n| n.to_string());
     let given = |flag| cx.flags.value(flag).unwrap_or("");
-    let params =
-        [("filter", given("filter")), ("job", given("job")), ("status", given("status")), ("per_page", &size), ("next_token", given("page-token"))];
+    let params = [
+        ("filter", given("filter")),
+        ("job", given("job")),
+        ("status", given("status")),
+        ("per_page", &size),
+        ("next_token", given("page-token")),
+    ];
     let (evals, next) = cx.client.page("/v1/evaluations", &params).map_err(Failure::call("listing evaluations"))?;
     if cx.on("json") {
         cx.say_json(&evals)?;

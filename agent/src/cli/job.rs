@@ -12,7 +12,7 @@ use super::answer::{Answer as _, items, joined};
 use super::client::{CallError, path};
 use super::find::{self, JobName};
 use super::table::{Pairs, Table, quoted, time};
-use super::{Cx, Exit, Failure, Verb, eval, monitor};
+use super::{Cx, Exit, Failure, Verb, deployment, eval, monitor};
 use crate::config::flags::Flag;
 
 /// Longest job file: the API takes no more either.
@@ -211,6 +211,10 @@ pub(super) fn status_of(cx: &mut Cx<'_>, typed: &str) -> Result<Exit, Failure> {
     }
     if let Some(failed) = latest_failed(items(&evals)) {
         cx.section("Placement Failure", failed_placements(failed))?;
+    }
+    // Agents without deployments refuse; the rest of the page does not depend on it.
+    if let Some(latest) = read(cx, &["deployment"], "reading the job's deployment").ok().filter(Value::is_object) {
+        cx.section("Latest Deployment", deployment::summary(&latest, ids))?;
     }
     let all = if cx.on("all-allocs") { "true" } else { "" };
     let allocs = cx
