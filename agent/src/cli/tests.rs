@@ -1,7 +1,8 @@
 //! The verbs against recorded answers: whole output texts, exit status, and the requests that were made.
 //!
 //! `golden/recorded.json` holds answers of a real 1.1.2 agent to this project's own jobs and the project's own API examples, without
-//! the members that are empty. A request it does not hold is answered 404, so an output also proves what was asked.
+//! the members that are empty; deployments, scaling and changes of jobs are written in the API's shapes. A request it does not hold is
+//! answered 404, so an output also proves what was asked.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
