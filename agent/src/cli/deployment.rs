@@ -16,8 +16,8 @@ use super::table::{Ids, Pairs, Table, quoted, time};
 use super::{Cx, Exit, Failure, PROGRAM, Verb, find, monitor};
 use crate::config::flags::Flag;
 
-/// Longest time between two looks, as the API takes it: only a bound on how long a dead connection goes unnoticed.
-const WAIT: &str = "1m";
+/// Longest time between two looks, as the API takes it; upstream's default of `-wait`.
+const WAIT: &str = "2s";
 /// How long a rollback may take to be placed.
 const ROLLBACK_WAIT: &str = "10s";
 /// What the description of a failure says when an older version was registered again.

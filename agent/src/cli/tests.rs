@@ -238,7 +238,7 @@ fn deployed(looks: &[Value]) -> Setup {
     let mut asked = String::new();
     for look in looks {
         setup = setup.answer(&format!("GET /v1/deployment/{DEPLOYMENT}?{asked}region=east&namespace=local"), look.clone());
-        asked = format!("index={}&wait=1m&", look["ModifyIndex"]);
+        asked = format!("index={}&wait=2s&", look["ModifyIndex"]);
     }
     setup
 }
