@@ -22,6 +22,8 @@ pub const ERROR_BYTES_MAX: u64 = 64 << 10;
 pub struct Exchange {
     /// HTTP status.
     pub status: u16,
+    /// Where the list goes on (`X-Nomad-NextToken`); empty = nowhere.
+    pub next: String,
     /// The body.
     pub body: Box<dyn Read + Send>,
 }
@@ -35,7 +37,8 @@ pub trait Transport {
 impl Transport for http::Client {
     fn exchange(&self, ask: &Ask<'_>) -> Result<Exchange, ClientError> {
         let answer = Self::exchange(self, ask)?;
-        Ok(Exchange { status: answer.status, body: Box::new(answer.body) })
+        let next = answer.headers.into_iter().find(|(name, _)| name == "x-nomad-nexttoken").map_or_else(String::new, |(_, value)| value);
+        Ok(Exchange { status: answer.status, next, body: Box::new(answer.body) })
     }
 }
 
@@ -96,6 +99,12 @@ impl Client<'_> {
         self.value(Method::Get, path, params, None)
     }
 
+    /// Reads one page of a list; also returns where the next one begins, empty = this was the last.
+    pub fn page(&self, path: &str, params: Params<'_>) -> Result<(Value, String), CallError> {
+        let exchange = self.call(Method::Get, path, params, None)?;
+        Ok((read(exchange.body)?, exchange.next))
+    }
+
     /// Writes; the body is JSON.
     pub fn put(&self, path: &str, params: Params<'_>, body: Option<&Value>) -> Result<Value, CallError> {
         self.value(Method::Put, path, params, body)
@@ -108,29 +117,20 @@ impl Client<'_> {
 
     /// Opens a stream of bytes.
     pub fn open(&self, path: &str, params: Params<'_>) -> Result<Box<dyn Read + Send>, CallError> {
-        self.call(Method::Get, path, params, None)
+        Ok(self.call(Method::Get, path, params, None)?.body)
     }
 
     fn value(&self, method: Method, path: &str, params: Params<'_>, body: Option<&Value>) -> Result<Value, CallError> {
-        let mut bytes = Vec::new();
-        let garbled = |why| CallError::Garbled { why };
-        let read = self.call(method, path, params, body)?.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(garbled)?;
-        if u64::try_from(read).unwrap_or(u64::MAX) > ANSWER_BYTES_MAX {
-            return Err(garbled(io::Error::other(format!("more than {ANSWER_BYTES_MAX} bytes"))));
-        }
-        if bytes.is_empty() {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&bytes).map_err(|why| garbled(why.into()))
+        read(self.call(method, path, params, body)?.body)
     }
 
-    fn call(&self, method: Method, path: &str, params: Params<'_>, body: Option<&Value>) -> Result<Box<dyn Read + Send>, CallError> {
+    fn call(&self, method: Method, path: &str, params: Params<'_>, body: Option<&Value>) -> Result<Exchange, CallError> {
         let target = self.target(path, params);
         let body = body.map(Value::to_string).unwrap_or_default();
         let ask = Ask { method, target: &target, token: &self.token, body: body.as_bytes() };
         let exchange = self.transport.exchange(&ask).map_err(CallError::Unreachable)?;
         if exchange.status == 200 {
-            return Ok(exchange.body);
+            return Ok(exchange);
         }
         // A connection that breaks inside an error text still leaves the status and what came of the text.
         let mut text = Vec::new();
@@ -153,6 +153,20 @@ impl Client<'_> {
         }
         target
     }
+}
+
+/// An answer that is read whole.
+fn read(body: Box<dyn Read + Send>) -> Result<Value, CallError> {
+    let mut bytes = Vec::new();
+    let garbled = |why| CallError::Garbled { why };
+    let read = body.take(ANSWER_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(garbled)?;
+    if u64::try_from(read).unwrap_or(u64::MAX) > ANSWER_BYTES_MAX {
+        return Err(garbled(io::Error::other(format!("more than {ANSWER_BYTES_MAX} bytes"))));
+    }
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&bytes).map_err(|why| garbled(why.into()))
 }
 
 /// `/v1/` and the segments, each percent-encoded: identifiers may contain slashes.
@@ -187,7 +201,7 @@ mod tests {
         fn exchange(&self, _: &Ask<'_>) -> Result<Exchange, ClientError> {
             match self.0 {
                 0 => Err(ClientError::Unreachable { address: "http://x".into(), cause: io::ErrorKind::ConnectionRefused.into() }),
-                status => Ok(Exchange { status, body: Box::new(self.1) }),
+                status => Ok(Exchange { status, next: String::new(), body: Box::new(self.1) }),
             }
         }
     }

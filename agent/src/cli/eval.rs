@@ -1,4 +1,4 @@
-//! `eval status`, and why an evaluation could not place an allocation.
+//! `eval list|status`, and why an evaluation could not place an allocation.
 //!
 //! Source: upstream v1.10.5 command/eval_status.go and monitor.go (behaviour only); fields: `spec/http-api.md` 6.1, 2.2.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::answer::Answer as _;
+use super::answer::{Answer as _, items};
 use super::client::path;
 use super::table::{Ids, Pairs, Table, quoted, time, when};
 use super::{Cx, Exit, Failure, Verb, find, monitor};
@@ -24,6 +24,49 @@ pub(super) const STATUS: Verb = Verb {
     ],
     run: status,
 };
+
+pub(super) const LIST: Verb = Verb {
+    name: "eval list",
+    operands: "",
+    synopsis: "List evaluations",
+    about: "-filter excludes -job and -status.",
+    flags: &[
+        Flag::value("filter", "expression", "Only those this is true of: TriggeredBy == \"job-register\""),
+        Flag::value("job", "job", "Only those of this job"),
+        Flag::value("page-token", "token", "Begin where the page before ended"),
+        Flag::value("per-page", "n", "At most so many"),
+        Flag::value("status", "status", "Only those that are so"),
+        Flag::switch("verbose", "Show whole identifiers"),
+    ],
+    run: list,
+};
+
+fn list(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
+    cx.operands(0, 0, "no arguments")?;
+    let size = cx.number("per-page")?.map_or_else(String::new, |n| n.to_string());
+    let given = |flag| cx.flags.value(flag).unwrap_or("");
+    let params = [
+        ("filter", given("filter")),
+        ("job", given("job")),
+        ("status", given("status")),
+        ("per_page", &size),
+        ("next_token", given("page-token")),
+    ];
+    let (evals, next) = cx.client.page("/v1/evaluations", &params).map_err(Failure::call("listing evaluations"))?;
+    if cx.on("json") {
+        cx.say_json(&evals)?;
+    } else if items(&evals).is_empty() {
+        cx.say("No evals found")?;
+    } else {
+        let text = listing(items(&evals), cx.ids());
+        cx.say(text)?;
+    }
+    if !next.is_empty() {
+        let more = format!("\nResults have been paginated. To get the next page, add: -page-token {next}");
+        if cx.on("json") { cx.note(more)? } else { cx.say(more)? }
+    }
+    Ok(Exit::Done)
+}
 
 fn status(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     let operands = cx.operands(1, 1, "one argument: <evaluation>")?;
@@ -44,7 +87,7 @@ fn status(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What an ambiguous prefix could mean.
+/// A table of evaluations of any job.
 pub(super) fn listing(evals: &[Value], ids: Ids) -> String {
     let mut table = Table::new("ID|Priority|Triggered By|Job ID|Namespace|Node ID|Status|Placement Failures");
     for eval in evals {

@@ -12,7 +12,7 @@ use super::answer::{Answer as _, items, joined};
 use super::client::{CallError, path};
 use super::find::{self, JobName};
 use super::table::{Pairs, Table, quoted, time};
-use super::{Cx, Exit, Failure, Verb, children, eval, monitor};
+use super::{Cx, Exit, Failure, Verb, children, deployment, eval, monitor};
 use crate::config::flags::Flag;
 
 /// Longest job file: the API takes no more either.
@@ -28,7 +28,8 @@ pub(super) const RUN: Verb = Verb {
     operands: "<path>",
     synopsis: "Run a new job or update an existing one",
     about: "The file is a job in JSON; \"-\" reads it from standard input. A namespace or region in the file wins over the flags.\n\
-            Exit status 2: the job was accepted, but not all of it could be placed.\n\
+            Follows the evaluation, then the deployment if the job has one.\n\
+            Exit status 2: the job was accepted, but not all of it could be placed; 1 also: its deployment failed.\n\
             With -json the finished evaluation is printed, with -detach the answer to the registration.",
     flags: &[
         Flag::value("check-index", "index", "Only if the job's modify index is this; 0 = only if there is no such job"),
@@ -217,6 +218,10 @@ pub(super) fn status_of(cx: &mut Cx<'_>, typed: &str) -> Result<Exit, Failure> {
     if let Some(failed) = latest_failed(items(&evals)) {
         cx.section("Placement Failure", failed_placements(failed))?;
     }
+    // Agents without deployments refuse; the rest of the page does not depend on it.
+    if let Some(latest) = read(cx, &["deployment"], "reading the job's deployment").ok().filter(Value::is_object) {
+        cx.section("Latest Deployment", deployment::summary(&latest, ids))?;
+    }
     let all = if cx.on("all-allocs") { "true" } else { "" };
     let allocs = cx
         .client
@@ -370,7 +375,8 @@ fn stop_one(cx: &mut Cx<'_>, typed: &str, asks: bool) -> Result<Exit, Failure> {
     let answer = cx.client.delete(&path(&["job", &name.id]), &params).map_err(Failure::call("stopping the job"))?;
     let evaluation = answer.text("EvalID");
     if !cx.on("detach") && !evaluation.is_empty() {
-        return monitor::follow(cx, evaluation);
+        // A deployment it had is cancelled by this, which is what was asked for.
+        return Ok(monitor::evaluation(cx, evaluation)?.0);
     }
     if cx.on("json") {
         cx.say_json(&answer)?;

@@ -11,15 +11,18 @@ mod alloc_files;
 mod answer;
 mod children;
 pub mod client;
+mod deployment;
 mod diff;
 mod eval;
 mod find;
 mod history;
 mod job;
+mod job_change;
 mod monitor;
 mod node;
 mod plan;
 mod status;
+mod system;
 mod table;
 mod tail;
 mod version;
@@ -60,18 +63,29 @@ const VERBS: &[&Verb] = &[
     &alloc::SIGNAL,
     &alloc::STATUS,
     &alloc::STOP,
+    &deployment::FAIL,
+    &deployment::LIST,
+    &deployment::PAUSE,
+    &deployment::PROMOTE,
+    &deployment::RESUME,
+    &deployment::STATUS,
+    &eval::LIST,
     &eval::STATUS,
     &children::DISPATCH,
+    &job_change::EVAL,
     &history::HISTORY,
     &job::INSPECT,
     &children::FORCE,
     &plan::PLAN,
+    &job_change::REVERT,
     &job::RUN,
+    &job_change::SCALE,
     &job::STATUS,
     &job::STOP,
     &plan::VALIDATE,
     &node::STATUS,
     &status::STATUS,
+    &system::GC,
     &version::VERSION,
 ];
 

@@ -1,6 +1,6 @@
-//! Following an evaluation until the scheduler is done with it.
+//! Following an evaluation until the scheduler is done with it, and then the deployment it belongs to.
 //!
-//! [`Progress`] is pure: each look at the evaluation and its allocations gives the lines that are new. [`follow`] asks again with
+//! [`Progress`] is pure: each look at the evaluation and its allocations gives the lines that are new. [`evaluation`] asks again with
 //! blocking queries, so nothing sleeps here: the agent answers when the evaluation changes, and after a second at the latest, so
 //! that allocation changes are seen too. Follows `NextEval` to the end of the chain.
 //! Source: upstream v1.10.5 command/monitor.go (behaviour only); exit 2 when not everything was placed.
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::answer::{Answer as _, items};
 use super::client::path;
 use super::table::{Ids, quoted, time};
-use super::{Cx, Exit, Failure, eval};
+use super::{Cx, Exit, Failure, deployment, eval};
 
 /// Longest time between two looks, as the API takes it.
 const WAIT: &str = "1s";
@@ -91,8 +91,18 @@ fn conclusion(eval: &Value, ids: Ids, at: &str) -> String {
     text
 }
 
-/// Follows evaluation `id` to its end and prints what happens. With `-json` only the finished evaluation is printed.
+/// Follows evaluation `id`, then its deployment if it has one, and prints what happens. How the deployment ends decides.
+/// With `-json` only the finished evaluation is printed.
 pub(super) fn follow(cx: &mut Cx<'_>, id: &str) -> Result<Exit, Failure> {
+    let (exit, deployment) = evaluation(cx, id)?;
+    if deployment.is_empty() {
+        return Ok(exit);
+    }
+    Ok(deployment::follow(cx, &deployment, false)?.unwrap_or(exit))
+}
+
+/// Follows evaluation `id` alone; returns also its deployment, empty = none.
+pub(super) fn evaluation(cx: &mut Cx<'_>, id: &str) -> Result<(Exit, String), Failure> {
     let (ids, quiet) = (cx.ids(), cx.on("json"));
     let mut id = id.to_owned();
     loop {
@@ -107,8 +117,10 @@ pub(super) fn follow(cx: &mut Cx<'_>, id: &str) -> Result<Exit, Failure> {
             cx.say_json(&eval)?;
         }
         match eval.text("NextEval") {
-            "" if !eval.members("FailedTGAllocs").is_empty() => return Ok(Exit::Unplaced),
-            "" => return Ok(Exit::Done),
+            "" => {
+                let exit = if eval.members("FailedTGAllocs").is_empty() { Exit::Done } else { Exit::Unplaced };
+                return Ok((exit, eval.text("DeploymentID").to_owned()));
+            }
             next => next.clone_into(&mut id),
         }
     }

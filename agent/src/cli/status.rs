@@ -1,30 +1,31 @@
 //! `status`: the status page of whatever an identifier names.
 //!
-//! Asks the lists of jobs, allocations, evaluations and nodes by prefix and shows the one match; an exact match wins.
+//! Asks the lists of jobs, allocations, evaluations, nodes and deployments by prefix and shows the one match; an exact match wins.
 //! Source: upstream v1.10.5 command/status.go (behaviour only; it asks `/v1/search`, which knows no more than these lists).
 
 use serde_json::Value;
 
 use super::answer::{Answer as _, items};
 use super::table::quoted;
-use super::{Cx, Exit, Failure, Verb, alloc, eval, find, job, node};
+use super::{Cx, Exit, Failure, Verb, alloc, deployment, eval, find, job, node};
 use crate::config::flags::Flag;
 
 pub(super) const STATUS: Verb = Verb {
     name: "status",
     operands: "[<identifier>]",
-    synopsis: "List jobs, or show the job, allocation, evaluation or node of this name",
+    synopsis: "List jobs, or show the job, allocation, evaluation, node or deployment of this name",
     about: "",
     flags: &[Flag::switch("verbose", "Show whole identifiers and exact times")],
     run: status,
 };
 
 /// What an identifier can name: the heading, and the verb that shows it.
-const KINDS: [(&str, &str, &Verb); 4] = [
+const KINDS: [(&str, &str, &Verb); 5] = [
     ("Jobs", "", &job::STATUS),
     ("Allocs", "/v1/allocations", &alloc::STATUS),
     ("Evals", "/v1/evaluations", &eval::STATUS),
     ("Nodes", "/v1/nodes", &node::STATUS),
+    ("Deployments", "/v1/deployments", &deployment::STATUS),
 ];
 
 fn status(cx: &mut Cx<'_>) -> Result<Exit, Failure> {

@@ -1,7 +1,8 @@
 //! The verbs against recorded answers: whole output texts, exit status, and the requests that were made.
 //!
 //! `golden/recorded.json` holds answers of a real 1.1.2 agent to this project's own jobs and the project's own API examples, without
-//! the members that are empty. A request it does not hold is answered 404, so an output also proves what was asked.
+//! the members that are empty; deployments, scaling and changes of jobs are written in the API's shapes. A request it does not hold is
+//! answered 404, so an output also proves what was asked.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -50,12 +51,18 @@ impl Transport for Recorded<'_> {
         let (status, bytes) = match answer {
             None => (404, b"not recorded".to_vec()),
             Some(Value::String(stream)) => (200, stream.clone().into_bytes()),
+            // A page of a list that goes on.
+            Some(answer) if answer.get("next").is_some() => {
+                let next = answer.get("next").and_then(Value::as_str).unwrap().to_owned();
+                let body = Box::new(io::Cursor::new(answer["page"].to_string().into_bytes()));
+                return Ok(Exchange { status: 200, next, body });
+            }
             Some(answer) => match (answer.get("status").and_then(Value::as_u64), answer.get("text").and_then(Value::as_str)) {
                 (Some(status), Some(text)) => (u16::try_from(status).unwrap(), text.as_bytes().to_vec()),
                 _ => (200, answer.to_string().into_bytes()),
             },
         };
-        Ok(Exchange { status, body: Box::new(io::Cursor::new(bytes)) })
+        Ok(Exchange { status, next: String::new(), body: Box::new(io::Cursor::new(bytes)) })
     }
 }
 
@@ -222,6 +229,121 @@ fn chains_of_evaluations_are_followed_to_the_end() {
     assert!(ran.out.ends_with(&format!("Evaluation \"{next}\" finished with status \"failed\"\n")), "{}", ran.out);
 }
 
+const DEPLOYMENT: &str = "577d72b3-6189-61ce-f66f-8f7af2159963";
+
+/// A deployment of one group, with canaries if some are wanted.
+fn deployment(status: &str, why: &str, [canaries, healthy, unhealthy]: [u32; 3], index: u32) -> Value {
+    json!({"ID": DEPLOYMENT, "Namespace": "local", "JobID": "web", "JobVersion": 1, "ModifyIndex": index, "Status": status,
+        "StatusDescription": why, "TaskGroups": {"g": {"DesiredTotal": 2, "DesiredCanaries": canaries, "PlacedAllocs": 2,
+        "HealthyAllocs": healthy, "UnhealthyAllocs": unhealthy, "RequireProgressBy": null}}})
+}
+
+/// A registration whose evaluation belongs to a deployment; its looks follow in `looks`.
+fn deployed(looks: &[Value]) -> Setup {
+    let mut setup = with_job(JOB)
+        .answer(PUT_JOB, json!({"EvalID": EVAL}))
+        .answer(&eval_path("?"), json!({"ID": EVAL, "Status": "complete", "DeploymentID": DEPLOYMENT}))
+        .answer(&eval_path("/allocations?"), json!([]));
+    let mut asked = String::new();
+    for look in looks {
+        setup = setup.answer(&format!("GET /v1/deployment/{DEPLOYMENT}?{asked}region=east&namespace=local"), look.clone());
+        asked = format!("index={}&wait=2s&", look["ModifyIndex"]);
+    }
+    setup
+}
+
+/// What is printed from the deployment on, and the exit status.
+fn followed(setup: Setup, line: &str) -> (String, u8) {
+    let ran = setup.run(line);
+    let at = "2026-11-22T07:07:10Z: ";
+    (ran.out.split_once("==> 2026-11-22T07:07:10Z: Monitoring deployment ").unwrap().1.replace(at, ""), ran.code)
+}
+
+#[test]
+fn a_deployment_is_followed_to_its_end() {
+    let running = "Deployment is running";
+    let looks = |last: Value| {
+        [
+            deployment("running", running, [0, 0, 0], 20),
+            deployment("running", running, [0, 0, 0], 21),
+            deployment("paused", "Deployment is paused", [0, 0, 0], 22),
+            deployment("running", running, [0, 1, 0], 23),
+            last,
+        ]
+    };
+    let begin = "\"577d72b3\"\n    Deployment is running\n    Task Group  Desired  Placed  Healthy  Unhealthy\n    \
+        g           2        2       0        0\n    Deployment is paused\n    Deployment is running\n    \
+        Task Group  Desired  Placed  Healthy  Unhealthy\n    g           2        2       1        0\n    \
+        Task Group  Desired  Placed  Healthy  Unhealthy\n";
+    let good = || looks(deployment("successful", "Deployment completed successfully", [0, 2, 0], 24));
+    let want = "    g           2        2       2        0\n\
+        ==> Deployment \"577d72b3\" finished with status \"successful\": Deployment completed successfully\n";
+    assert_eq!(followed(deployed(&good()), "job run web.json"), (format!("{begin}{want}"), 0));
+
+    let bad = || looks(deployment("failed", "Failed due to unhealthy allocations", [0, 1, 1], 24));
+    let want = "    g           2        2       1        1\n\
+        ==> Deployment \"577d72b3\" finished with status \"failed\": Failed due to unhealthy allocations\n";
+    assert_eq!(followed(deployed(&bad()), "job run web.json"), (format!("{begin}{want}"), 1));
+
+    // A document is one document; the status and standard error tell the rest.
+    let ran = deployed(&bad()).run("job run -json web.json");
+    assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["ID"], EVAL);
+    assert_eq!((ran.code, ran.err.as_str()), (1, "Deployment \"577d72b3\" failed: Failed due to unhealthy allocations\n"));
+    let ran = deployed(&good()).run("job run -json web.json");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+
+    let ran = deployed(&good()).run("job run -detach web.json");
+    assert_eq!((ran.code, ran.asked.len()), (0, 1));
+    let ran = deployed(&[]).run("job run web.json");
+    assert_eq!((ran.code, ran.err.as_str()), (1, "Error reading the deployment: not recorded (status 404)\n"));
+}
+
+#[test]
+fn a_deployment_that_waits_for_a_user_is_left_to_him() {
+    let why = "Deployment is running but requires manual promotion";
+    let healthy = deployment("running", why, [1, 1, 0], 21);
+    let (out, code) = followed(deployed(&[deployment("running", why, [1, 0, 0], 20), healthy.clone()]), "job run web.json");
+    let want = "==> Deployment \"577d72b3\" waits to be promoted. If its canaries are good:\n\n\
+        dunlin deployment promote 577d72b3\n\nIf they are not: dunlin deployment fail 577d72b3\n";
+    assert!(out.ends_with(want), "{out}");
+    assert_eq!((code, out.matches("Promoted").count()), (0, 2));
+    // Nobody has to be asked when the agent promotes, or when it was done.
+    for member in ["AutoPromote", "Promoted"] {
+        let mut look = healthy.clone();
+        look["TaskGroups"]["g"][member] = json!(true);
+        let end = deployment("cancelled", "Cancelled due to newer version of job", [1, 1, 0], 22);
+        let (out, code) = followed(deployed(&[look, end]), "job run web.json");
+        assert!(out.ends_with("finished with status \"cancelled\": Cancelled due to newer version of job\n"), "{out}");
+        assert_eq!(code, 1);
+    }
+}
+
+#[test]
+fn a_rollback_is_followed_too() {
+    let why = "Failed due to progress deadline - rolling back to job version 0";
+    let failed = || deployed(&[deployment("failed", why, [0, 1, 1], 20)]);
+    let next = "ba0c0000-0000-4000-8000-000000000001";
+    let latest = "GET /v1/job/web/deployment?namespace=local&index=20&wait=10s&region=east";
+    let with = |status: &str| {
+        let end = json!({"ID": next, "Status": status, "StatusDescription": "so it is"});
+        failed().answer(latest, json!({"ID": next})).answer(&format!("GET /v1/deployment/{next}?region=east&namespace=local"), end)
+    };
+    for status in ["successful", "failed"] {
+        let (out, code) = followed(with(status), "job run web.json");
+        let want = format!(
+            "==> Deployment \"577d72b3\" finished with status \"failed\": {why}\n==> Monitoring deployment \"ba0c0000\"\n\
+             ==> Deployment \"ba0c0000\" finished with status \"{status}\": so it is\n"
+        );
+        assert!(out.ends_with(&want), "{out}");
+        assert_eq!(code, 1);
+    }
+    for none in [Value::Null, deployment("failed", why, [0, 1, 1], 20)] {
+        let (out, code) = followed(failed().answer(latest, none), "job run web.json");
+        assert!(out.ends_with("    The older version has no deployment to follow\n"), "{out}");
+        assert_eq!(code, 1);
+    }
+}
+
 #[test]
 fn job_files_that_are_none() {
     #[track_caller]
@@ -306,6 +428,24 @@ fn what_is_sent() {
     check("alloc stop -no-shutdown-delay 29fbd40e", "PUT /v1/allocation/29fbd40e-dc6c-9f86-343d-95c29ddd20f9/stop?no_shutdown_delay=true");
     let params = "namespace=default&purge=true&global=true&no_shutdown_delay=true&eval_priority=90";
     check("job stop -purge -global -no-shutdown-delay -eval-priority 90 telemetry", &format!("DELETE /v1/job/telemetry?{params}"));
+    let canary = "ca7a0000-0000-4000-8000-000000000001";
+    let change = |verb: &str| format!("PUT /v1/deployment/{verb}/{canary}?namespace=default");
+    let id = format!("\"DeploymentID\":\"{canary}\"");
+    check("deployment promote -detach ca7a", &format!("{} {{\"All\":true,{id}}}", change("promote")));
+    check("deployment promote -detach -group a -group=b ca7a", &format!("{} {{{id},\"Groups\":[\"a\",\"b\"]}}", change("promote")));
+    check("deployment fail -detach ca7a", &format!("{} {{{id}}}", change("fail")));
+    check("deployment pause ca7a", &format!("{} {{{id},\"Pause\":true}}", change("pause")));
+    check("deployment resume ca7a", &format!("{} {{{id},\"Pause\":false}}", change("pause")));
+    let job = |verb: &str| format!("PUT /v1/job/telemetry/{verb}?namespace=default");
+    check("job revert -detach tele 0", &format!("{} {{\"JobID\":\"telemetry\",\"JobVersion\":0}}", job("revert")));
+    let scaled = "\"Message\":\"submitted using the Nomad CLI\",\"Target\":{\"Group\":\"sense\",\"Job\":\"telemetry\"}";
+    check("job scale -detach tele 3", &format!("{} {{\"Count\":3,\"JobModifyIndex\":0,{scaled}}}", job("scale")));
+    check("job scale -check-index 7 -detach tele sense 0", &format!("{} {{\"Count\":0,\"JobModifyIndex\":7,{scaled}}}", job("scale")));
+    for (flag, forced) in [("", false), ("-force-reschedule", true)] {
+        let body = format!("{{\"EvalOptions\":{{\"ForceReschedule\":{forced}}},\"JobID\":\"telemetry\"}}");
+        check(&format!("job eval -detach {flag} tele"), &format!("{} {body}", job("evaluate")));
+    }
+    check("system gc", "PUT /v1/system/gc");
     check("job stop tele", "DELETE /v1/job/telemetry?namespace=default");
 }
 
