@@ -16,6 +16,7 @@ use crate::api::nodes;
 use crate::config::flags::Parsed;
 use crate::config::merge::{Surroundings, draft};
 use crate::model::alloc::{Grant, Metric, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::deployment::{Deployment, GroupState};
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::Job;
 use crate::node::Node;
@@ -106,6 +107,17 @@ fn eval() -> Evaluation {
     }
 }
 
+fn deployment() -> Deployment {
+    let group = GroupState {
+        group: "g".to_owned(),
+        require_progress_by: Wall(1),
+        canaries: vec![AllocId([1; 16])],
+        healthy_n: 1,
+        ..GroupState::default()
+    };
+    Deployment { job: alloc(3).job, groups: vec![group], create_index: 9, ..Deployment::default() }
+}
+
 fn node() -> Node {
     let config = draft(&[], &Parsed::default())
         .unwrap()
@@ -185,6 +197,7 @@ fn what_is_written_has_its_kind() {
     compare("Job", &written(&(alloc(3).job, JobRow { version: 3, create_index: 5, ..JobRow::default() })), "Job", &mut faults);
     compare("Allocation", &written(&alloc(3)), "Allocation", &mut faults);
     compare("Evaluation", &written(&eval()), "Evaluation", &mut faults);
+    compare("Deployment", &written(&deployment()), "Deployment", &mut faults);
     let whole = nodes::whole_json(&node(), &NodeRow::default()).unwrap();
     compare("Node", &serde_json::from_slice(&whole).unwrap(), "Node", &mut faults);
     faults.sort();
@@ -267,6 +280,14 @@ fn selectors_address_what_is_stored() {
             ("FailedTGAllocs.g.DimensionExhausted.memory == 1", Ok(true)),
             ("QueuedAllocations.g == 2 and QueuedAllocations.h is nil", Ok(true)),
             ("WaitUntil is empty", Err("cannot perform is-empty operations on type struct")),
+        ],
+    );
+    check(
+        &deployment(),
+        &[
+            ("Status == running and JobID == full and CreateIndex == 9", Ok(true)),
+            ("any TaskGroups as _, g { g.HealthyAllocs == 1 and g.PlacedCanaries is not empty }", Ok(true)),
+            ("TaskGroups.g.RequireProgressBy == x", Err("unable to find suitable primitive comparison function")),
         ],
     );
     check(
