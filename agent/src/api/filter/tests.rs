@@ -15,7 +15,7 @@ use super::*;
 use crate::api::nodes;
 use crate::config::flags::Parsed;
 use crate::config::merge::{Surroundings, draft};
-use crate::model::alloc::{Grant, Metric, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::alloc::{Grant, Health, Metric, RescheduleEvent, TaskEntry, TaskGrant};
 use crate::model::deployment::{Deployment, GroupState};
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::Job;
@@ -87,6 +87,7 @@ fn alloc(version: u64) -> Allocation {
         },
         metric: Metric { is_in_datacenter: true, score_millionths: 500_000, ..Metric::default() },
         deployment: DeploymentId([2; 16]),
+        health: Some(Health { is_healthy: Some(true), ..Health::default() }),
         reschedules: vec![RescheduleEvent { at_ns: 5, previous: AllocId([3; 16]), delay_ns: 6 }],
         create_index: 42,
         create_at: Wall(1_700_000_000_000_000_000),
@@ -270,7 +271,8 @@ fn selectors_address_what_is_stored() {
             ("JobType == service", Err("failed to read result page: error finding value in datum: /JobType at part 0")),
             ("jobid == x", Err("struct field with name \"jobid\"")),
             ("CreateTime == yesterday", Err("strconv.ParseInt")),
-            ("DeploymentStatus.Healthy == true", Err("/DeploymentStatus/Healthy: at part 1, invalid value kind: invalid")),
+            ("DeploymentStatus.Healthy == true and DeploymentStatus.Canary == false", Ok(true)),
+            ("Job.Multiregion.Strategy == x", Err("/Job/Multiregion/Strategy: at part 2, invalid value kind: invalid")),
         ],
     );
     check(
