@@ -41,6 +41,8 @@ fn every_list_is_filtered_by_what_is_stored() {
         ("/v1/evaluations", "JobID == two and QueuedAllocations.g == 0", 1),
         ("/v1/nodes", "Attributes[\"kernel.name\"] == linux and raw_exec in Drivers", 1),
         ("/v1/nodes", "Drivers.raw_exec.Healthy == false", 0),
+        ("/v1/deployments", "JobID == one and TaskGroups.g.DesiredTotal == 1", 1),
+        ("/v1/job/one/deployments", "IsMultiregion == true", 0),
         ("/v1/job/one/allocations", "ClientStatus == running", 1),
         ("/v1/job/one/allocations", "ClientStatus == pending", 0),
         ("/v1/job/one/evaluations", "TriggeredBy == \"job-register\"", 1),

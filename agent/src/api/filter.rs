@@ -45,11 +45,11 @@ impl Filter {
     ///
     /// # Errors
     /// 400 when the expression cannot be answered for it; 500 when rows cannot be read.
-    pub fn keeps<T: Listed>(&mut self, view: &View<'_>, object: &T) -> Result<bool, ApiError> {
+    pub fn keeps(&mut self, view: &View<'_>, object: &dyn Listed) -> Result<bool, ApiError> {
         let mut json = core::mem::take(&mut self.json);
         json.clear();
         object.whole(view, self, &mut json)?;
-        let keeps = self.holds(T::KIND, &json);
+        let keeps = self.holds(object.kind(), &json);
         self.json = json;
         keeps
     }

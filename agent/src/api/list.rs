@@ -6,6 +6,8 @@
 //! itself sent whole if it was small enough to be kept on the way.
 //! Invariant: whatever comes and goes between two pages, or between that walk and the answer, an item that stays is told once.
 
+use std::any::Any;
+
 use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
 
 use super::body::{Body, Rows};
@@ -29,20 +31,20 @@ const STEP_BYTES: usize = 16 << 10;
 const LOOK_ROWS_MAX: usize = 2048;
 
 /// One object of a list, with its place in it.
-pub struct Item<T> {
-    /// The object.
-    pub value: T,
-    /// Its token.
-    pub token: String,
+struct Item {
+    object: Box<dyn Listed>,
+    token: String,
 }
+
+/// The object of a row; `None` = it is gone.
+type Read = fn(&View<'_>, &[u8], &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError>;
 
 /// Where the rows of a list come from.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Keys that begin with this.
     range: Vec<u8>,
-    /// Rows hold the object itself; else their keys end in its id.
-    holds_objects: bool,
+    read: Read,
     /// Tokens are `<CreateIndex>.<ID>`; else `<ID>`.
     by_index: bool,
     /// Odd digit of an id prefix, checked on the text.
@@ -50,14 +52,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// A whole kind in creation order.
-    fn all(kind: &[u8]) -> Self {
-        Self { range: kind.to_vec(), holds_objects: true, by_index: true, text_prefix: String::new() }
-    }
-
-    /// The children of a job in creation order.
-    fn of_job(range: Vec<u8>) -> Self {
-        Self { range, holds_objects: false, by_index: true, text_prefix: String::new() }
+    fn new(range: Vec<u8>, read: Read, by_index: bool) -> Self {
+        Self { range, read, by_index, text_prefix: String::new() }
     }
 
     /// All allocations, or those whose id begins with `prefix`.
@@ -65,7 +61,7 @@ impl Source {
     /// # Errors
     /// 500 for a prefix no id can have.
     pub fn allocs(prefix: &str) -> Result<Self, ApiError> {
-        if prefix.is_empty() { Ok(Self::all(keys::ALLOCS)) } else { by_prefix(keys::ALLOC_IDS, prefix, "alloc") }
+        Self::all_or(prefix, "alloc", (keys::ALLOCS, stored_alloc), (keys::ALLOC_IDS, alloc_by_id))
     }
 
     /// All evaluations, or those whose id begins with `prefix`.
@@ -73,7 +69,7 @@ impl Source {
     /// # Errors
     /// 500 for a prefix no id can have.
     pub fn evals(prefix: &str) -> Result<Self, ApiError> {
-        if prefix.is_empty() { Ok(Self::all(keys::EVALS)) } else { by_prefix(keys::EVAL_IDS, prefix, "eval") }
+        Self::all_or(prefix, "eval", (keys::EVALS, stored_eval), (keys::EVAL_IDS, eval_by_id))
     }
 
     /// All deployments, or those whose id begins with `prefix`.
@@ -81,43 +77,56 @@ impl Source {
     /// # Errors
     /// 500 for a prefix no id can have.
     pub fn deployments(prefix: &str) -> Result<Self, ApiError> {
-        if prefix.is_empty() { Ok(Self::all(keys::DEPLOYMENTS)) } else { by_prefix(keys::DEPLOYMENT_IDS, prefix, "deployment") }
+        Self::all_or(prefix, "deployment", (keys::DEPLOYMENTS, stored_deployment), (keys::DEPLOYMENT_IDS, deployment_by_id))
     }
 
-    /// The deployments of a job.
-    #[must_use]
-    pub fn job_deployments(job: &JobKey) -> Self {
-        Self::of_job(keys::job_deployments(job))
+    /// In creation order, or by id.
+    fn all_or(prefix: &str, what: &str, all: (&[u8], Read), ids: (&[u8], Read)) -> Result<Self, ApiError> {
+        if prefix.is_empty() {
+            return Ok(Self::new(all.0.to_vec(), all.1, true));
+        }
+        Ok(Self::new(by_prefix(ids.0, prefix, what)?, ids.1, false))
     }
 
     /// Allocations whose id begins with `prefix`, which may end between two digits of a byte; `None` = no id does.
     #[must_use]
     pub fn alloc_ids(prefix: &str) -> Option<Self> {
-        Some(Self { text_prefix: prefix.to_owned(), ..by_prefix(keys::ALLOC_IDS, even(prefix), "alloc").ok()? })
-    }
-
-    /// Deployments, as [`Source::alloc_ids`].
-    #[must_use]
-    pub fn deployment_ids(prefix: &str) -> Option<Self> {
-        Some(Self { text_prefix: prefix.to_owned(), ..by_prefix(keys::DEPLOYMENT_IDS, even(prefix), "deployment").ok()? })
+        Self::ids(prefix, keys::ALLOC_IDS, alloc_by_id)
     }
 
     /// Evaluations, as [`Source::alloc_ids`].
     #[must_use]
     pub fn eval_ids(prefix: &str) -> Option<Self> {
-        Some(Self { text_prefix: prefix.to_owned(), ..by_prefix(keys::EVAL_IDS, even(prefix), "eval").ok()? })
+        Self::ids(prefix, keys::EVAL_IDS, eval_by_id)
+    }
+
+    /// Deployments, as [`Source::alloc_ids`].
+    #[must_use]
+    pub fn deployment_ids(prefix: &str) -> Option<Self> {
+        Self::ids(prefix, keys::DEPLOYMENT_IDS, deployment_by_id)
+    }
+
+    fn ids(prefix: &str, kind: &[u8], read: Read) -> Option<Self> {
+        let range = by_prefix(kind, even(prefix), "").ok()?;
+        Some(Self { text_prefix: prefix.to_owned(), ..Self::new(range, read, false) })
+    }
+
+    /// The deployments of a job.
+    #[must_use]
+    pub fn job_deployments(job: &JobKey) -> Self {
+        Self::new(keys::job_deployments(job), deployment_by_id, true)
     }
 
     /// The allocations of a job.
     #[must_use]
     pub fn job_allocs(job: &JobKey) -> Self {
-        Self::of_job(keys::job_allocs(job))
+        Self::new(keys::job_allocs(job), alloc_by_id, true)
     }
 
     /// The evaluations of a job.
     #[must_use]
     pub fn job_evals(job: &JobKey) -> Self {
-        Self::of_job(keys::job_evals(job))
+        Self::new(keys::job_evals(job), eval_by_id, true)
     }
 
     /// Jobs of one namespace (`*` = all) whose id begins with `prefix`.
@@ -131,7 +140,7 @@ impl Source {
             range.extend_from_slice(prefix.as_bytes());
             text_prefix.clear();
         }
-        Self { range, holds_objects: true, by_index: false, text_prefix }
+        Self { text_prefix, ..Self::new(range, stored_job, false) }
     }
 }
 
@@ -151,8 +160,8 @@ pub fn could_begin_id(prefix: &str) -> bool {
     Source::alloc_ids(prefix).is_some()
 }
 
-/// Parses the beginning of a UUID as upstream's memory index does; the texts are its.
-fn by_prefix(kind: &[u8], prefix: &str, what: &str) -> Result<Source, ApiError> {
+/// The keys of a UUID that begins so, which is read as upstream's memory index reads it; the texts are its.
+fn by_prefix(kind: &[u8], prefix: &str, what: &str) -> Result<Vec<u8>, ApiError> {
     let bad = |why: String| ApiError::new(500, format!("{what} lookup failed: index error: {why}"));
     let hyphens_n = prefix.bytes().filter(|&byte| byte == b'-').count();
     if hyphens_n > 4 {
@@ -172,23 +181,13 @@ fn by_prefix(kind: &[u8], prefix: &str, what: &str) -> Result<Source, ApiError> 
     for at in (0..digits.len()).step_by(2) {
         range.extend(u8::from_str_radix(&digits[at..at + 2], 16));
     }
-    Ok(Source { range, holds_objects: false, by_index: false, text_prefix: String::new() })
+    Ok(range)
 }
 
 /// An object lists can hold.
-pub trait Listed: Sized {
+pub trait Listed: Any {
     /// Its name in the table of kinds ([`super::filter`]).
-    const KIND: &'static str;
-    /// From a row that holds it.
-    ///
-    /// # Errors
-    /// When the row cannot be decoded.
-    fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, StoreError>;
-    /// By the id its key ends in.
-    ///
-    /// # Errors
-    /// When the row cannot be read.
-    fn load(view: &View<'_>, id: [u8; 16]) -> Result<Option<Self>, StoreError>;
+    fn kind(&self) -> &'static str;
     /// Index at which it was made, and its id.
     fn place(&self) -> (u64, String);
     /// Its namespace.
@@ -200,15 +199,17 @@ pub trait Listed: Sized {
     fn whole(&self, view: &View<'_>, filter: &mut Filter, out: &mut Vec<u8>) -> Result<(), ApiError>;
 }
 
+fn stored_alloc(_: &View<'_>, _: &[u8], bytes: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    Ok(Some(Box::new(rows::decode_alloc(bytes)?)))
+}
+
+fn alloc_by_id(view: &View<'_>, key: &[u8], _: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    Ok(boxed(view.alloc(AllocId(id_of(key)?))?))
+}
+
 impl Listed for Allocation {
-    const KIND: &'static str = "Allocation";
-
-    fn decode(_: &[u8], bytes: &[u8]) -> Result<Self, StoreError> {
-        rows::decode_alloc(bytes)
-    }
-
-    fn load(view: &View<'_>, id: [u8; 16]) -> Result<Option<Self>, StoreError> {
-        view.alloc(AllocId(id))
+    fn kind(&self) -> &'static str {
+        "Allocation"
     }
 
     fn place(&self) -> (u64, String) {
@@ -225,15 +226,17 @@ impl Listed for Allocation {
     }
 }
 
+fn stored_eval(_: &View<'_>, _: &[u8], bytes: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    Ok(Some(Box::new(rows::decode_eval(bytes)?)))
+}
+
+fn eval_by_id(view: &View<'_>, key: &[u8], _: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    Ok(boxed(view.eval(EvalId(id_of(key)?))?))
+}
+
 impl Listed for Evaluation {
-    const KIND: &'static str = "Evaluation";
-
-    fn decode(_: &[u8], bytes: &[u8]) -> Result<Self, StoreError> {
-        rows::decode_eval(bytes)
-    }
-
-    fn load(view: &View<'_>, id: [u8; 16]) -> Result<Option<Self>, StoreError> {
-        view.eval(EvalId(id))
+    fn kind(&self) -> &'static str {
+        "Evaluation"
     }
 
     fn place(&self) -> (u64, String) {
@@ -249,15 +252,17 @@ impl Listed for Evaluation {
     }
 }
 
+fn stored_deployment(_: &View<'_>, _: &[u8], bytes: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    Ok(Some(Box::new(rows::decode_deployment(bytes)?)))
+}
+
+fn deployment_by_id(view: &View<'_>, key: &[u8], _: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    Ok(boxed(view.deployment(DeploymentId(id_of(key)?))?))
+}
+
 impl Listed for Deployment {
-    const KIND: &'static str = "Deployment";
-
-    fn decode(_: &[u8], bytes: &[u8]) -> Result<Self, StoreError> {
-        rows::decode_deployment(bytes)
-    }
-
-    fn load(view: &View<'_>, id: [u8; 16]) -> Result<Option<Self>, StoreError> {
-        view.deployment(DeploymentId(id))
+    fn kind(&self) -> &'static str {
+        "Deployment"
     }
 
     fn place(&self) -> (u64, String) {
@@ -273,16 +278,14 @@ impl Listed for Deployment {
     }
 }
 
+fn stored_job(_: &View<'_>, key: &[u8], bytes: &[u8]) -> Result<Option<Box<dyn Listed>>, StoreError> {
+    let job = keys::parse_job(key).ok_or(StoreError::Corrupt { kind: "job key" })?;
+    Ok(Some(Box::new((job, rows::decode_job(bytes)?))))
+}
+
 impl Listed for (JobKey, JobRow) {
-    const KIND: &'static str = "Job";
-
-    fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, StoreError> {
-        let job = keys::parse_job(key).ok_or(StoreError::Corrupt { kind: "job key" })?;
-        Ok((job, rows::decode_job(bytes)?))
-    }
-
-    fn load(_: &View<'_>, _: [u8; 16]) -> Result<Option<Self>, StoreError> {
-        Ok(None)
+    fn kind(&self) -> &'static str {
+        "Job"
     }
 
     fn place(&self) -> (u64, String) {
@@ -298,6 +301,20 @@ impl Listed for (JobKey, JobRow) {
         let version = view.job_version(key, row.edition())?.ok_or(StoreError::Corrupt { kind: "job version" })?;
         show::job_whole(&version, row, out)
     }
+}
+
+fn boxed<T: Listed>(object: Option<T>) -> Option<Box<dyn Listed>> {
+    object.map(|object| -> Box<dyn Listed> { Box::new(object) })
+}
+
+/// The id a key ends in.
+fn id_of(key: &[u8]) -> Result<[u8; 16], StoreError> {
+    keys::last_id(key).ok_or(StoreError::Corrupt { kind: "index" })
+}
+
+/// The object as what the caller of [`answer`] knows its source to hold.
+fn known<T: Listed>(object: &dyn Listed) -> Option<&T> {
+    (object as &dyn Any).downcast_ref()
 }
 
 /// Which objects of the source are in the list.
@@ -340,7 +357,7 @@ impl Walk {
     }
 
     /// The items among the next rows, up to `n`; true = these were the last ones. What stands behind the last item is not looked at.
-    fn rows<T: Listed>(&mut self, view: &View<'_>, keep: &Keep<T>, n: usize) -> Result<(Vec<Item<T>>, bool), ApiError> {
+    fn rows(&mut self, view: &View<'_>, keep: &dyn Fn(&dyn Listed) -> bool, n: usize) -> Result<(Vec<Item>, bool), ApiError> {
         let found = if self.is_reverse {
             view.scan_before(&self.source.range, self.last.as_deref(), STEP_ROWS)?
         } else {
@@ -351,20 +368,16 @@ impl Walk {
             if items.len() == n {
                 break;
             }
-            let value = if self.source.holds_objects {
-                Some(T::decode(&key, &bytes)?)
-            } else {
-                let id = keys::last_id(&key).ok_or(StoreError::Corrupt { kind: "index" })?;
-                T::load(view, id)?
-            };
+            let object = (self.source.read)(view, &key, &bytes)?;
             self.last = Some(key);
-            let Some(value) = value else { continue };
-            let (index, id) = value.place();
-            if !id.split_once('.').map_or(id.as_str(), |(_, id)| id).starts_with(&self.source.text_prefix) {
+            let Some(object) = object else { continue };
+            let (index, id) = object.place();
+            let namespace = object.namespace();
+            if !id_in(namespace, &id).unwrap_or(&id).starts_with(&self.source.text_prefix) {
                 continue;
             }
             let order = |token: &str| {
-                let order = token_cmp(token, index, &id, value.namespace(), self.source.by_index);
+                let order = token_cmp(token, index, &id, namespace, self.source.by_index);
                 if self.is_reverse { order.reverse() } else { order }
             };
             let is_over = self.end.as_ref().is_some_and(|end| match end {
@@ -375,17 +388,17 @@ impl Walk {
                 return Ok((items, true));
             }
             let is_skipped = !self.from.is_empty() && order(&self.from).is_lt();
-            let in_namespace = self.namespace == "*" || value.namespace() == self.namespace;
-            if is_skipped || !in_namespace || !keep(&value) {
+            let in_namespace = self.namespace == "*" || namespace == self.namespace;
+            if is_skipped || !in_namespace || !keep(&*object) {
                 continue;
             }
             if let Some(filter) = &mut self.filter
-                && !filter.keeps(view, &value)?
+                && !filter.keeps(view, &*object)?
             {
                 continue;
             }
             let token = if self.source.by_index { format!("{index}.{id}") } else { id };
-            items.push(Item { value, token });
+            items.push(Item { object, token });
         }
         Ok((items, is_end))
     }
@@ -420,30 +433,44 @@ struct Ahead {
     kept: Option<Vec<u8>>,
 }
 
-struct Listing<T> {
+struct Listing {
     walk: Walk,
-    keep: Keep<T>,
-    show: Show<T>,
+    keep: Keep<dyn Listed>,
+    show: Show<dyn Listed>,
     /// `None` = the head may be sent: what is told now stays told.
     ahead: Option<Ahead>,
     page_n: Option<usize>,
-    waiting: std::collections::VecDeque<Item<T>>,
+    waiting: std::collections::VecDeque<Item>,
     is_last: bool,
     has_told: bool,
 }
 
-impl<T: Listed> Listing<T> {
-    fn new(walk: Walk, per_page: i32, keep: Keep<T>, show: Show<T>) -> Self {
+impl Listing {
+    fn new<T: Listed>(walk: Walk, per_page: i32, keep: Keep<T>, show: Show<T>) -> Self {
+        let keep = Box::new(move |object: &dyn Listed| known(object).is_some_and(&keep));
+        let show = Box::new(move |view: &View<'_>, object: &dyn Listed, out: &mut Vec<u8>| match known(object) {
+            Some(object) => show(view, object, out),
+            None => Ok(()),
+        });
         let page_n = if per_page == 0 { None } else { Some(usize::try_from(per_page).unwrap_or(0)) };
         let is_decided = page_n.is_none() && walk.filter.is_none();
         let ahead = (!is_decided).then(|| Ahead { seen_n: 0, last: String::new(), kept: Some(b"[".to_vec()) });
         Self { walk, keep, show, ahead, page_n, waiting: Default::default(), is_last: false, has_told: false }
     }
 
+    /// Nobody waits five minutes to be told of a name that was mistyped: the first rows are asked before a query may wait.
+    fn probe(&mut self, view: &View<'_>) -> Result<(), ApiError> {
+        if self.walk.filter.is_some() {
+            self.walk.rows(view, &*self.keep, STEP_ROWS)?;
+            self.walk.last = None;
+        }
+        Ok(())
+    }
+
     /// One step of the walk before the head: where the page ends, and that all of it can be told. True = that is known.
     fn look(&mut self, view: &View<'_>, ahead: &mut Ahead) -> Result<bool, ApiError> {
         let left_n = self.page_n.map_or(STEP_ROWS, |page_n| page_n.saturating_sub(ahead.seen_n).saturating_add(1));
-        let (items, is_end) = self.walk.rows(view, &self.keep, left_n)?;
+        let (items, is_end) = self.walk.rows(view, &*self.keep, left_n)?;
         for item in items {
             if self.page_n == Some(ahead.seen_n) {
                 self.walk.end = Some(End::Before(item.token));
@@ -455,7 +482,7 @@ impl<T: Listed> Listing<T> {
                 if kept.len() > 1 {
                     kept.push(b',');
                 }
-                (self.show)(view, &item.value, kept)?;
+                (self.show)(view, &*item.object, kept)?;
             }
             ahead.kept.take_if(|kept| kept.len() > STEP_BYTES);
         }
@@ -463,7 +490,7 @@ impl<T: Listed> Listing<T> {
     }
 }
 
-impl<T: Listed> Rows for Listing<T> {
+impl Rows for Listing {
     fn step(&mut self, view: &View<'_>, out: &mut Vec<u8>) -> Result<bool, ApiError> {
         if let Some(mut ahead) = self.ahead.take() {
             if !self.look(view, &mut ahead)? {
@@ -486,12 +513,12 @@ impl<T: Listed> Rows for Listing<T> {
                 if self.is_last || has_read {
                     break;
                 }
-                let (items, is_end) = self.walk.rows(view, &self.keep, STEP_ROWS)?;
+                let (items, is_end) = self.walk.rows(view, &*self.keep, STEP_ROWS)?;
                 (self.waiting, self.is_last, has_read) = (items.into(), is_end, true);
                 continue;
             };
             out.push(if core::mem::replace(&mut self.has_told, true) { b',' } else { b'[' });
-            (self.show)(view, &item.value, out)?;
+            (self.show)(view, &*item.object, out)?;
         }
         let is_over = self.is_last && self.waiting.is_empty();
         if is_over {
@@ -512,7 +539,7 @@ impl<T: Listed> Rows for Listing<T> {
 ///
 /// # Errors
 /// When rows cannot be read; 400 for a filter that is none, and, if the query may wait, for one that the first rows do not answer.
-pub fn answer<T: Listed + 'static>(
+pub fn answer<T: Listed>(
     cx: &Cx<'_>,
     source: Source,
     common: &Common,
@@ -520,13 +547,11 @@ pub fn answer<T: Listed + 'static>(
     keep: Keep<T>,
     show: Show<T>,
 ) -> Result<Answer, ApiError> {
-    let mut walk = Walk::new(source, common, Filter::read(common, || cx.node.names())?);
-    if walk.filter.is_some() && common.index > 0 {
-        // Nobody waits five minutes to be told of a name that was mistyped.
-        walk.rows(&cx.store.view(), &keep, STEP_ROWS)?;
-        walk.last = None;
+    let walk = Walk::new(source, common, Filter::read(common, || cx.node.names())?);
+    let mut listing = Listing::new(walk, common.per_page, keep, show);
+    if common.index > 0 {
+        listing.probe(&cx.store.view())?;
     }
-    let listing = Listing::new(walk, common.per_page, keep, show);
     Ok(Answer { index: Some(index), ..Answer::new(Head::new(200, JSON), Body::Rows(Box::new(listing))) })
 }
 
@@ -534,17 +559,16 @@ pub fn answer<T: Listed + 'static>(
 ///
 /// # Errors
 /// When rows cannot be read.
-pub fn ids<T: Listed>(view: &View<'_>, source: Source, namespace: &str, n: usize) -> Result<(Vec<String>, bool), ApiError> {
+pub fn ids(view: &View<'_>, source: Source, namespace: &str, n: usize) -> Result<(Vec<String>, bool), ApiError> {
     let mut walk = Walk::new(source, &Common { namespace: namespace.to_owned(), ..Common::default() }, None);
-    let keep: Keep<T> = Box::new(|_| true);
     let mut ids = Vec::new();
     for _ in 0..LOOK_ROWS_MAX / STEP_ROWS {
-        let (items, is_end) = walk.rows(view, &keep, STEP_ROWS)?;
-        for Item { value, token } in items {
+        let (items, is_end) = walk.rows(view, &|_| true, STEP_ROWS)?;
+        for Item { object, token } in items {
             if ids.len() == n {
                 return Ok((ids, true));
             }
-            ids.push(id_in(value.namespace(), &token).unwrap_or(&token).to_owned());
+            ids.push(id_in(object.namespace(), &token).unwrap_or(&token).to_owned());
         }
         if is_end {
             return Ok((ids, false));

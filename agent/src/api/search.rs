@@ -6,19 +6,14 @@
 //! **Departure:** of an odd number of digits upstream looks at the first 20 ids without the last digit; here the 20 are those that match.
 //! Source: upstream v1.10.0 nomad/search_endpoint.go, search_endpoint_ce.go, command/agent/search_endpoint.go (behaviour only).
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::list::{self, Source};
 use super::route::{Acl, Family, put};
 use super::{Answer, Ask, Cx, namespaces};
-use crate::model::alloc::{Allocation, JobKey};
-use crate::model::deployment::Deployment;
-use crate::model::eval::Evaluation;
 use crate::store::Table;
-use crate::store::rows::JobRow;
 use crate::wire::{go_text, json};
 
 /// The routes.
@@ -55,8 +50,8 @@ struct Body {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Found {
-    matches: BTreeMap<&'static str, Option<Vec<String>>>,
-    truncations: BTreeMap<&'static str, bool>,
+    matches: Map<String, Value>,
+    truncations: Map<String, Value>,
     index: u64,
     known_leader: bool,
     last_contact: u64,
@@ -70,14 +65,13 @@ fn search(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
         ("", namespace) | (namespace, _) => namespace,
     };
     let is_wanted = |context: &&&str| body.context == "all" || body.context == ***context;
-    let mut found =
-        Found { matches: BTreeMap::new(), truncations: BTreeMap::new(), index: 1, known_leader: true, last_contact: 0, next_token: "" };
+    let mut found = Found { matches: Map::new(), truncations: Map::new(), index: 1, known_leader: true, last_contact: 0, next_token: "" };
     for &context in CONTEXTS.iter().filter(is_wanted) {
         found.index = found.index.max(table_of(context).map_or(1, |table| cx.store.table_index(table)));
         // A name cannot begin a UUID: no match and no error.
         let Some((ids, is_truncated)) = matches(cx, context, &body.prefix, namespace)? else { continue };
-        found.matches.insert(context, (!ids.is_empty()).then_some(ids));
-        found.truncations.insert(context, is_truncated);
+        found.matches.insert(context.to_owned(), if ids.is_empty() { Value::Null } else { ids.into() });
+        found.truncations.insert(context.to_owned(), is_truncated.into());
     }
     if !CONTEXTS.iter().any(|context| is_wanted(&context)) {
         let (all, got) = (CONTEXTS.join(" "), go_text::quote(&body.context));
@@ -96,6 +90,7 @@ fn table_of(context: &str) -> Option<Table> {
         "evals" => Some(Table::Evals),
         "jobs" => Some(Table::Jobs),
         "nodes" => Some(Table::Nodes),
+        "deployment" => Some(Table::Deployments),
         _ => None,
     }
 }
@@ -109,24 +104,16 @@ fn matches(cx: &Cx<'_>, context: &str, prefix: &str, namespace: &str) -> Result<
         names.truncate(IDS_MAX);
         (names, is_truncated)
     };
-    Ok(match context {
-        "allocs" => match Source::alloc_ids(prefix) {
-            Some(source) => Some(list::ids::<Allocation>(&view, source, namespace, IDS_MAX)?),
-            None => None,
-        },
-        "evals" => match Source::eval_ids(prefix) {
-            Some(source) => Some(list::ids::<Evaluation>(&view, source, namespace, IDS_MAX)?),
-            None => None,
-        },
-        "jobs" => Some(list::ids::<(JobKey, JobRow)>(&view, Source::jobs(namespace, prefix), namespace, IDS_MAX)?),
-        "nodes" => list::could_begin_id(prefix).then(|| first(vec![cx.node.vars.id.to_string()])),
-        "namespaces" => Some(first(namespaces::names(cx)?)),
-        "deployment" => match Source::deployment_ids(prefix) {
-            Some(source) => Some(list::ids::<Deployment>(&view, source, namespace, IDS_MAX)?),
-            None => None,
-        },
-        _ => Some(first(Vec::new())),
-    })
+    let source = match context {
+        "allocs" => Source::alloc_ids(prefix),
+        "evals" => Source::eval_ids(prefix),
+        "deployment" => Source::deployment_ids(prefix),
+        "jobs" => Some(Source::jobs(namespace, prefix)),
+        "nodes" => return Ok(list::could_begin_id(prefix).then(|| first(vec![cx.node.vars.id.to_string()]))),
+        "namespaces" => return Ok(Some(first(namespaces::names(cx)?))),
+        _ => return Ok(Some(first(Vec::new()))),
+    };
+    source.map(|source| list::ids(&view, source, namespace, IDS_MAX)).transpose()
 }
 
 fn fuzzy(_: &mut Cx<'_>, _: &Ask<'_>) -> Result<Answer, ApiError> {

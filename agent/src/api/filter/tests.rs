@@ -15,7 +15,8 @@ use super::*;
 use crate::api::nodes;
 use crate::config::flags::Parsed;
 use crate::config::merge::{Surroundings, draft};
-use crate::model::alloc::{Grant, Metric, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::alloc::{Grant, Health, Metric, RescheduleEvent, TaskEntry, TaskGrant};
+use crate::model::deployment::{Deployment, GroupState};
 use crate::model::eval::{Evaluation, Trigger};
 use crate::model::job::Job;
 use crate::node::Node;
@@ -86,6 +87,7 @@ fn alloc(version: u64) -> Allocation {
         },
         metric: Metric { is_in_datacenter: true, score_millionths: 500_000, ..Metric::default() },
         deployment: DeploymentId([2; 16]),
+        health: Some(Health { is_healthy: Some(true), ..Health::default() }),
         reschedules: vec![RescheduleEvent { at_ns: 5, previous: AllocId([3; 16]), delay_ns: 6 }],
         create_index: 42,
         create_at: Wall(1_700_000_000_000_000_000),
@@ -104,6 +106,17 @@ fn eval() -> Evaluation {
         queued: vec![("g".to_owned(), 2)],
         ..Evaluation::made(EvalId([1; 16]), 7, Wall(1))
     }
+}
+
+fn deployment() -> Deployment {
+    let group = GroupState {
+        group: "g".to_owned(),
+        require_progress_by: Wall(1),
+        canaries: vec![AllocId([1; 16])],
+        healthy_n: 1,
+        ..GroupState::default()
+    };
+    Deployment { job: alloc(3).job, groups: vec![group], create_index: 9, ..Deployment::default() }
 }
 
 fn node() -> Node {
@@ -185,6 +198,7 @@ fn what_is_written_has_its_kind() {
     compare("Job", &written(&(alloc(3).job, JobRow { version: 3, create_index: 5, ..JobRow::default() })), "Job", &mut faults);
     compare("Allocation", &written(&alloc(3)), "Allocation", &mut faults);
     compare("Evaluation", &written(&eval()), "Evaluation", &mut faults);
+    compare("Deployment", &written(&deployment()), "Deployment", &mut faults);
     let whole = nodes::whole_json(&node(), &NodeRow::default()).unwrap();
     compare("Node", &serde_json::from_slice(&whole).unwrap(), "Node", &mut faults);
     faults.sort();
@@ -257,7 +271,8 @@ fn selectors_address_what_is_stored() {
             ("JobType == service", Err("failed to read result page: error finding value in datum: /JobType at part 0")),
             ("jobid == x", Err("struct field with name \"jobid\"")),
             ("CreateTime == yesterday", Err("strconv.ParseInt")),
-            ("DeploymentStatus.Healthy == true", Err("/DeploymentStatus/Healthy: at part 1, invalid value kind: invalid")),
+            ("DeploymentStatus.Healthy == true and DeploymentStatus.Canary == false", Ok(true)),
+            ("Job.Multiregion.Strategy == x", Err("/Job/Multiregion/Strategy: at part 2, invalid value kind: invalid")),
         ],
     );
     check(
@@ -267,6 +282,14 @@ fn selectors_address_what_is_stored() {
             ("FailedTGAllocs.g.DimensionExhausted.memory == 1", Ok(true)),
             ("QueuedAllocations.g == 2 and QueuedAllocations.h is nil", Ok(true)),
             ("WaitUntil is empty", Err("cannot perform is-empty operations on type struct")),
+        ],
+    );
+    check(
+        &deployment(),
+        &[
+            ("Status == running and JobID == full and CreateIndex == 9", Ok(true)),
+            ("any TaskGroups as _, g { g.HealthyAllocs == 1 and g.PlacedCanaries is not empty }", Ok(true)),
+            ("TaskGroups.g.RequireProgressBy == x", Err("unable to find suitable primitive comparison function")),
         ],
     );
     check(
