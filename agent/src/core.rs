@@ -39,7 +39,7 @@ use crate::api::{self, Cx, Outcome};
 use crate::config::Config;
 use crate::model::alloc::{Allocation, Desired, Health, JobKey, TaskEntry};
 use crate::model::eval::{EvalStatus, Evaluation, Trigger};
-use crate::model::job::{Job, JobKind};
+use crate::model::job::Job;
 use crate::node::Node;
 use crate::sched::process::job_status;
 use crate::sched::{deploy, reschedule};
@@ -338,20 +338,6 @@ impl Core {
         self.launch_due(now);
         self.set_timer();
         Ok(())
-    }
-
-    /// Which restored allocations may begin at once.
-    fn damp(&mut self, now: Now, was_rebooted: bool, restored: Vec<(AllocId, JobKind, bool)>) -> Vec<AllocId> {
-        if !self.setting.config.is_boot_loop_damped {
-            return restored.into_iter().map(|(id, ..)| id).collect();
-        }
-        if !was_rebooted {
-            self.damping.go_on(now, self.store.reboots_n());
-            return restored.into_iter().map(|(id, ..)| id).collect();
-        }
-        let reboots_n = self.store.reboots_n().saturating_add(1);
-        self.store.set_reboots_n(reboots_n);
-        self.damping.begin(now, reboots_n, restored)
     }
 
     fn restore_task(&mut self, now: Now, alloc: AllocId, i: usize, task: &TaskEntry, found: Vec<Found>, was_rebooted: bool) {

@@ -12,6 +12,7 @@ use dunlin_hal::clock::{Mono, Now};
 use dunlin_runtime::id::AllocId;
 use dunlin_runtime::spec::AllocSpec;
 
+use super::Core;
 use crate::model::job::JobKind;
 
 /// An uptime that is no loop, ms.
@@ -88,4 +89,20 @@ impl Damping {
 /// True for a group whose meta says that the device is of no use without it.
 pub(super) fn is_critical(spec: &AllocSpec) -> bool {
     spec.meta.get(CRITICAL).is_some_and(|value| value == "true")
+}
+
+impl Core {
+    /// Which restored allocations may begin at once.
+    pub(super) fn damp(&mut self, now: Now, was_rebooted: bool, restored: Vec<(AllocId, JobKind, bool)>) -> Vec<AllocId> {
+        if !self.setting.config.is_boot_loop_damped {
+            return restored.into_iter().map(|(id, ..)| id).collect();
+        }
+        if !was_rebooted {
+            self.damping.go_on(now, self.store.reboots_n());
+            return restored.into_iter().map(|(id, ..)| id).collect();
+        }
+        let reboots_n = self.store.reboots_n().saturating_add(1);
+        self.store.set_reboots_n(reboots_n);
+        self.damping.begin(now, reboots_n, restored)
+    }
 }
