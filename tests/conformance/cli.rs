@@ -488,3 +488,71 @@ fn both_clis_tell_what_changed_and_what_would() {
     assert_eq!(all.matches("Diff =").count(), 3, "{all}");
     nomad.check(&["job", "history", "-p", "-diff-version", "1", "ages"], &["- Meta[site]: \"field-7\""]);
 }
+
+#[test]
+fn the_stock_cli_dispatches_and_forces() {
+    let Some(binary) = stock() else { dunlin_tests::skip!("{NONE}") };
+    let agent = Real::start("stock-children", Options::default());
+    let nomad = Cli { binary, agent: &agent };
+    let own = Cli { binary: real::binary().to_owned(), agent: &agent };
+    let nightly = String::from_utf8(golden::job("nightly")).unwrap().replace("* * * * *", "0 0 29 2 *");
+    for (name, job) in [("nightly", nightly.into_bytes()), ("convert", golden::job("convert"))] {
+        nomad.check(&["job", "run", "-json", &job_file(&agent, name, &job)], &["Job registration successful"]);
+    }
+    let input = agent.path().join("input");
+    std::fs::write(&input, b"\0\xff\n").unwrap();
+    let input = input.display().to_string();
+
+    let dispatch = ["job", "dispatch", "-meta", "unit=7", "-idempotency-token", "order", "conv", &input];
+    let text = nomad.check(&dispatch, &["Dispatched Job ID = convert/dispatch-", "Evaluation ID =", "finished with status \"complete\""]);
+    let child = text.split_whitespace().find(|word| word.starts_with("convert/dispatch-")).unwrap().to_owned();
+    let again = nomad.check(&dispatch, &["Dispatched Job ID = convert/dispatch-"]);
+    assert!(again.contains(&child) && !again.contains("Evaluation ID"), "{again}");
+    let allocs = agent.allocs(&child, 1, |alloc| alloc["ClientStatus"] == "complete");
+    nomad.check(&["alloc", "logs", &id(&allocs[0])], &["unit=7 bytes=3"]);
+    nomad.check(&["job", "inspect", &child], &["\"Payload\": \"AP8K\"", "\"ParentID\": \"convert\"", "\"Dispatched\": true"]);
+    nomad.check(&["job", "status", &child], &["Parameterized = false", "Idempotency Token = order", "g 0 0 0 0 1 0 0"]);
+    for (words, why) in [
+        (&["job", "dispatch", "convert"][..], "Payload is not provided but required by parameterized job"),
+        (&["job", "dispatch", "convert", &input], "Dispatch did not provide required meta keys: [unit]"),
+        (&["job", "dispatch", "-meta", "x=1", "convert", &input], "Dispatch request included unpermitted metadata keys: [x]"),
+        (&["job", "dispatch", "nightly"], "No job(s) with prefix or ID \"nightly\" found"),
+        (&["job", "periodic", "force", "convert"], "No periodic job(s) with prefix or ID \"convert\" found"),
+    ] {
+        nomad.fails(words, why);
+    }
+
+    nomad.check(&["job", "periodic", "force", "-detach", "nightly"], &["Force periodic successful", "Evaluation ID: "]);
+    nomad.check(
+        &["job", "periodic", "force", "night"],
+        &["Evaluation triggered by job \"nightly/periodic-", "finished with status \"complete\""],
+    );
+    let is_over = |summary: &Value| summary["Children"]["Dead"] == 2;
+    agent.wait("/v1/job/nightly/summary", LIMIT, is_over);
+    // What both print of parents, word for word; how long it is until the next launch is the clock's.
+    for (job, wanted) in [
+        ("nightly", &["Next Periodic Launch = 20", "Children Job Summary", "0 0 2", "Previously Launched Jobs", "nightly/periodic-"][..]),
+        (
+            "convert",
+            &["Parameterized Job", "Payload = required", "Required Metadata = unit", "Optional Metadata = note", "Dispatched Jobs", &child],
+        ),
+    ] {
+        let theirs = nomad.check(&["job", "status", job], wanted);
+        let ours = own.check(&["job", "status", job], &[]);
+        let of = |text: &str| {
+            text.lines().map(|line| line.split(" (").next().unwrap().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>()
+        };
+        let known =
+            |line: &String| !line.starts_with("Node Pool") && !line.starts_with("Submit Date") && !line.starts_with("Next Periodic Launch");
+        let (theirs, ours): (Vec<_>, Vec<_>) =
+            (of(&theirs).into_iter().filter(known).collect(), of(&ours).into_iter().filter(known).collect());
+        assert_eq!(ours, theirs);
+    }
+    let text =
+        own.check(&["job", "dispatch", "-meta", "unit=8", "convert", &input], &["Dispatched Job ID = convert/dispatch-", "complete"]);
+    assert!(!text.contains(&child), "{text}");
+    own.check(&["job", "periodic", "force", "nightly"], &["Evaluation triggered by job \"nightly/periodic-"]);
+    nomad.check(&["job", "stop", "nightly"], &[]);
+    nomad.check(&["job", "status", "nightly"], &["Status = dead (stopped)", "Next Periodic Launch = none (job stopped)"]);
+    nomad.fails(&["job", "periodic", "force", "nightly"], "can't force run non-tracked job");
+}
