@@ -134,10 +134,10 @@ fn the_stock_cli_works_unchanged() {
     );
     nomad.check(&["job", "status", "-verbose", "telemetry"], &["Evaluations", &eval, &alloc, "job-register complete"]);
     nomad.check(&["job", "inspect", "telemetry"], &["\"SENSOR_BUS\": \"i2c-1\"", "\"KillTimeout\": 3000000000"]);
-    nomad.check(&["job", "history", "telemetry"], &["Version = 0", "Stable = false"]);
+    nomad.check(&["job", "history", "telemetry"], &["Version = 0", "Stable = true"]);
     nomad.check(&["job", "allocs", "telemetry"], &[short, "sense 0 run running"]);
     nomad.check(&["job", "validate", "-json", &file], &["Job validation successful"]);
-    nomad.check(&["job", "deployments", "telemetry"], &["No deployments found"]);
+    nomad.check(&["job", "deployments", "telemetry"], &["telemetry 0 successful Deployment completed successfully"]);
     nomad.fails(&["job", "status", "nope"], "No job(s) with prefix");
     nomad.fails(
         &["job", "run", "-check-index", "7", "-json", &file],
