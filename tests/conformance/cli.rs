@@ -268,8 +268,9 @@ fn the_stock_cli_works_unchanged() {
     nomad.check(&["server", "members"], &["Name Address Port Status Leader", "alive"]);
     nomad.check(&["namespace", "list"], &["default Default shared namespace"]);
 
-    // A job that cannot be placed is told with its reason, and the exit code says so.
+    // A job that cannot be placed is told with its reason, and the exit code says so. A service would be followed to its deadline.
     let mut huge = shell_job("huge", "sleep 1000");
+    huge["Job"]["Type"] = Value::from("batch");
     huge["Job"]["TaskGroups"][0]["Tasks"][0]["Resources"]["MemoryMB"] = Value::from(900_000_000);
     let (code, text) = nomad.run(&["job", "run", "-json", &job_file(&agent, "huge", huge.to_string().as_bytes())]);
     assert_eq!(code, 2, "{text}");
