@@ -1,11 +1,12 @@
 //! Watches on folders for the followers of their files: one inotify descriptor, one watch a folder, shared by its followers.
 //!
 //! A watch fires once and is gone, so a task that writes costs no wake-up while nobody waits; a follower sets the next one before it
-//! reads. Nobody reads the events but those who wait, each for all. Bounds: events in the kernel <= watches set since the last wait.
+//! reads. Nobody reads the events but those who wait, each for all; whom another has read for is woken by the watch itself, as the
+//! descriptor is silent again by then. Bounds: events in the kernel <= watches set since the last wait.
 //! Without inotify (none left, or a folder that cannot be watched) every wait ends after [`POLL`]: the follower looks again.
 //! Source: `spec/runtime.md` 4 (follow).
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::Path;
 use std::rc::{Rc, Weak};
@@ -15,7 +16,8 @@ use dunlin_runtime::fs::open::Root;
 use dunlin_runtime::fs::path::AskedPath;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use smol::future::BoxedLocal;
+use smol::channel::{Receiver, Sender};
+use smol::future::{BoxedLocal, FutureExt as _};
 use smol::{Async, Timer};
 
 /// How often a folder that cannot be watched is looked at.
@@ -36,7 +38,9 @@ struct Inner {
 struct Watch {
     inner: Weak<Inner>,
     descriptor: WatchDescriptor,
-    has_fired: Cell<bool>,
+    /// Closed when the watch fires, which wakes all who hold the other end; nothing is ever sent.
+    fire: Sender<()>,
+    fired: Receiver<()>,
 }
 
 impl Watcher {
@@ -55,12 +59,18 @@ impl Watcher {
 }
 
 async fn wait(inner: Rc<Inner>, watch: Rc<Watch>) {
-    while let (false, Some(inotify)) = (watch.has_fired.get(), inner.inotify.get()) {
-        if inotify.readable().await.is_err() || inner.take_events(inotify.get_ref()).is_err() {
-            Timer::after(POLL).await;
-            return;
+    let told = async {
+        let _closed = watch.fired.recv().await;
+    };
+    let read = async {
+        while let (false, Some(inotify)) = (watch.fire.is_closed(), inner.inotify.get()) {
+            if inotify.readable().await.is_err() || inner.take_events(inotify.get_ref()).is_err() {
+                Timer::after(POLL).await;
+                return;
+            }
         }
-    }
+    };
+    told.or(read).await;
 }
 
 impl Inner {
@@ -83,7 +93,8 @@ impl Inner {
         if let Some(watch) = watches.get(&descriptor).and_then(Weak::upgrade) {
             return Ok(watch);
         }
-        let watch = Rc::new(Watch { inner: Rc::downgrade(self), descriptor, has_fired: Cell::new(false) });
+        let (fire, fired) = smol::channel::bounded(1);
+        let watch = Rc::new(Watch { inner: Rc::downgrade(self), descriptor, fire, fired });
         watches.insert(descriptor, Rc::downgrade(&watch));
         Ok(watch)
     }
@@ -96,7 +107,7 @@ impl Inner {
         Ok(self.inotify.get_or_init(|| inotify))
     }
 
-    /// Reads what has happened and tells those who wait; they were woken together and look for themselves.
+    /// Reads what has happened and tells those who wait.
     fn take_events(&self, inotify: &Inotify) -> nix::Result<()> {
         loop {
             match inotify.read_events() {
@@ -119,14 +130,14 @@ impl Inner {
     fn fire(&self, descriptor: WatchDescriptor) {
         let watch = self.watches.borrow_mut().remove(&descriptor);
         if let Some(watch) = watch.and_then(|watch| watch.upgrade()) {
-            watch.has_fired.set(true);
+            watch.fire.close();
         }
     }
 
     fn fire_all(&self) {
         let watches = self.watches.take();
         for watch in watches.into_values().filter_map(|watch| watch.upgrade()) {
-            watch.has_fired.set(true);
+            watch.fire.close();
         }
     }
 }
@@ -134,7 +145,7 @@ impl Inner {
 impl Drop for Watch {
     fn drop(&mut self) {
         let Some(inner) = self.inner.upgrade() else { return };
-        if self.has_fired.get() {
+        if self.fire.is_closed() {
             return;
         }
         inner.watches.borrow_mut().remove(&self.descriptor);
