@@ -33,7 +33,6 @@ const PORTS: &[(&str, &[&str], bool)] = &[
     ("SystemTime::now", &["hal/src/linux/"], false),
     ("Instant::now", &["hal/src/linux/"], false),
     ("getrandom", &["hal/src/linux/"], false),
-    ("tz", &["agent/src/sched/zone.rs"], false),
 ];
 
 #[test]

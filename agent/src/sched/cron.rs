@@ -110,7 +110,7 @@ impl Field {
     fn items<'t>(&self, text: &'t str) -> Result<Vec<(Item, &'t str)>, String> {
         let mut items = Vec::new();
         for part in text.split(',').filter(|part| !part.is_empty()) {
-            let small = part.to_lowercase();
+            let small = part.to_ascii_lowercase();
             items.push((self.item(&small)?, part));
         }
         if items.is_empty() { Err(format!("{} field: missing directive", self.name)) } else { Ok(items) }

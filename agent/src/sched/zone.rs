@@ -1,13 +1,12 @@
-//! A time zone: how far its clocks are from UTC at an instant. Pure; the bytes come from `hal::zones`, their format is the crate's.
+//! A time zone: how far its clocks are from UTC at an instant. Pure; the bytes come from `hal::zones`.
 //!
 //! Names are those of Go's `time.LoadLocation`, and so are the texts of what is wrong with one: `UTC` and `Local` always exist.
 
 use dunlin_hal::zones::Zones;
 
 use crate::wire::go_text::quote;
+use crate::wire::tzif::Tzif;
 
-/// An instant late enough that a file which ends before it tells nothing of the future.
-const FAR_S: i64 = 4_102_444_800;
 /// Two changes of one zone are never so near to each other.
 const DAY_S: i64 = 86_400;
 
@@ -17,7 +16,7 @@ pub enum Zone {
     /// Coordinated universal time.
     Utc,
     /// What a file says.
-    File(Box<tz::TimeZone>),
+    File(Tzif),
 }
 
 impl Zone {
@@ -29,19 +28,13 @@ impl Zone {
         let bytes = match name {
             "" | "UTC" => return Ok(Self::Utc),
             // A machine whose zone nobody has set is in UTC.
-            "Local" => return Ok(zones.local().and_then(|bytes| Self::parse(&bytes)).unwrap_or(Self::Utc)),
+            "Local" => return Ok(zones.local().and_then(|bytes| Tzif::parse(&bytes)).map_or(Self::Utc, Self::File)),
             _ if name.split('/').any(|part| part == "..") || name.starts_with(['/', '\\']) => {
                 return Err("time: invalid location name".to_owned());
             }
             _ => zones.zone(name).ok_or_else(|| format!("unknown time zone {name}"))?,
         };
-        Self::parse(&bytes).ok_or_else(|| format!("malformed time zone information of {}", quote(name)))
-    }
-
-    /// Reads a zone file. `None` for anything else, and for one that counts leap seconds and therefore ends.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let zone = tz::TimeZone::from_tz_data(bytes).ok()?;
-        zone.find_local_time_type(FAR_S).is_ok().then(|| Self::File(Box::new(zone)))
+        Tzif::parse(&bytes).map(Self::File).ok_or_else(|| format!("malformed time zone information of {}", quote(name)))
     }
 
     /// Seconds a clock of the zone is ahead of UTC at `at_s`, seconds since 1970.
@@ -49,7 +42,7 @@ impl Zone {
     pub fn ahead_s(&self, at_s: i64) -> i64 {
         match self {
             Self::Utc => 0,
-            Self::File(zone) => zone.find_local_time_type(at_s).map_or(0, |local| i64::from(local.ut_offset())),
+            Self::File(zone) => zone.ahead_s(at_s),
         }
     }
 

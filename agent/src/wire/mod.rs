@@ -7,3 +7,4 @@ pub mod go_text;
 pub mod http;
 pub mod json;
 pub mod stream_frame;
+pub mod tzif;
