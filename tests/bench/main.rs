@@ -175,6 +175,8 @@ fn idle_and_tasks(figures: &mut Figures) {
     let step = |id: &str, n: usize| {
         agent.run(&job(id, "service", TASKS, "exec sleep infinity"));
         agent.allocs(id, TASKS, is("running"));
+        // Until its deployment has ended a job is not quiet: the health of its tasks is kept.
+        agent.wait(&format!("/v1/job/{id}/deployment"), Duration::from_secs(60), |deployment| deployment["Status"] == "successful");
         pass(SETTLE);
         let shims = shims(agent.path());
         assert_eq!(shims.len(), n, "one supervisor per task");
