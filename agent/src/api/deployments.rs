@@ -202,7 +202,7 @@ struct Done {
 }
 
 /// The body of a request about the deployment of its path.
-fn body(cx: &Cx<'_>, ask: &Ask<'_>) -> Result<(DeploymentId, Body), ApiError> {
+fn body(cx: &Cx<'_>, ask: &Ask<'_>) -> Result<Body, ApiError> {
     let (body, _): (Body, _) = body_of(cx, ask.body)?;
     if body.deployment_id.is_empty() {
         return Err(ApiError::new(400, "DeploymentID must be specified"));
@@ -210,13 +210,15 @@ fn body(cx: &Cx<'_>, ask: &Ask<'_>) -> Result<(DeploymentId, Body), ApiError> {
     if body.deployment_id != ask.id {
         return Err(ApiError::new(400, "Deployment ID does not match"));
     }
-    Ok((known(cx, ask.id)?, body))
+    Ok(body)
 }
 
-fn known(cx: &Cx<'_>, id: &str) -> Result<DeploymentId, ApiError> {
+/// One that goes on; `what` cannot be done to one that is over.
+fn active(cx: &Cx<'_>, id: &str, what: &str) -> Result<DeploymentId, ApiError> {
     let id = parse(id).map_err(|error| ApiError::new(500, error.text))?;
     match cx.store.view().deployment(id)? {
-        Some(_) => Ok(id),
+        Some(deployment) if deployment.status.is_active() => Ok(id),
+        Some(_) => Err(ApiError::new(500, format!("can't {what} terminal deployment"))),
         None => Err(ApiError::new(500, "deployment not found")),
     }
 }
@@ -236,26 +238,28 @@ fn done(cx: &mut Cx<'_>, moved: Result<Moved, Refusal>) -> Result<Answer, ApiErr
 }
 
 fn fail(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let id = known(cx, ask.id)?;
+    let id = active(cx, ask.id, "fail")?;
     let moved = cx.deploy().fail_by_user(id);
     done(cx, moved)
 }
 
 fn pause(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let (id, body) = body(cx, ask)?;
+    let body = body(cx, ask)?;
+    let id = active(cx, ask.id, if body.pause { "pause" } else { "resume" })?;
     let moved = cx.deploy().pause(id, body.pause);
     done(cx, moved)
 }
 
 fn promote(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let (id, body) = body(cx, ask)?;
+    let body = body(cx, ask)?;
+    let id = active(cx, ask.id, "promote")?;
     let groups = body.groups.unwrap_or_default();
     let moved = cx.deploy().promote(id, |group| body.all || groups.iter().any(|asked| asked == group));
     done(cx, moved)
 }
 
 fn set_health(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let (id, body) = body(cx, ask)?;
+    let body = body(cx, ask)?;
     let ids = |list: Option<Vec<String>>| -> Result<Vec<AllocId>, ApiError> {
         let unknown = |id: &str| ApiError::new(500, format!("unknown alloc {}", crate::wire::go_text::quote(id)));
         list.unwrap_or_default().iter().map(|id| AllocId::parse(id).ok_or_else(|| unknown(id))).collect()
@@ -264,6 +268,7 @@ fn set_health(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if healthy.is_empty() && unhealthy.is_empty() {
         return Err(ApiError::new(500, "must specify at least one healthy/unhealthy allocation ID"));
     }
+    let id = active(cx, ask.id, "set health of allocations for a")?;
     let moved = cx.deploy().set_health(id, &healthy, &unhealthy);
     done(cx, moved)
 }

@@ -106,15 +106,12 @@ fn dry_run(cx: &mut Cx<'_>, job: &Job, wants_diff: bool, warnings: String) -> Re
         known => version::put(cx.store, cx.now, &key, (&new, spec), known, index, cx.budget.job_versions_max)?,
     };
     cx.store.put_job(&key, &row);
-    let (mut failed_groups, mut created, mut plan) = (None, Vec::new(), Plan::default());
-    if !row.stub.is_periodic && !row.stub.is_parameterized {
-        let eval = new_eval(cx, &key, &row, Trigger::JobRegister, index, None);
-        cx.store.add_eval(&eval);
-        let (eval, made) = cx.plan(eval)?;
-        failed_groups = show::failed_groups(&eval, &cx.node.names())?;
-        created = created_evals(cx, &eval)?;
-        plan = made;
-    }
+    // A job that makes jobs is planned like one of its children: a registration would place nothing of its own.
+    let eval = new_eval(cx, &key, &row, Trigger::JobRegister, index, None);
+    cx.store.add_eval(&eval);
+    let (eval, plan) = cx.plan(eval)?;
+    let failed_groups = show::failed_groups(&eval, &cx.node.names())?;
+    let created = created_evals(cx, &eval)?;
     let desired_updates: BTreeMap<String, DesiredUpdates> = plan.desired.iter().cloned().collect();
     let diff = if wants_diff {
         let mut diff = diff::diff(old.as_ref(), Some(job), true).map_err(|error| ApiError::new(500, error.to_string()))?;

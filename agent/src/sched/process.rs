@@ -143,7 +143,8 @@ impl Fill<'_> {
                 used.remove(old, self.job);
             }
             if self.place(&mut used, &slot, &mut plan)? {
-                if is_running.is_some() {
+                // One that failed is stopped too: nothing is decided by it any more, and it may be forgotten.
+                if old.is_some_and(|old| old.desired == Desired::Run) {
                     plan.stop.push(Stop { alloc: slot.previous, description: UPDATED });
                 }
             } else if let Some(old) = is_running {

@@ -29,6 +29,9 @@ const REST_MS: u64 = 60_000;
 /// Time between two steps, ms: the executor has other things to do.
 const PAUSE_MS: u64 = 20;
 
+/// What a user's sweep waits for the folders of allocations, before it comes to their jobs, ms.
+const FOLDERS_MS: u64 = 10_000;
+
 /// What is walked over, in this order.
 const KINDS: [&[u8]; 4] = [keys::ALLOCS, keys::EVALS, keys::DEPLOYMENTS, keys::JOBS];
 
@@ -112,7 +115,9 @@ impl Core {
             walk.kind_i += 1;
             walk.after = None;
         }
-        walk.due = now.mono.after_ms(PAUSE_MS);
+        // A user asks once: the jobs' turn comes when the folders are gone, which is the usual case, or after a while.
+        let waits = walk.is_forced && KINDS.get(walk.kind_i) == Some(&keys::JOBS) && !self.sweep.following.is_empty();
+        walk.due = now.mono.after_ms(if waits { FOLDERS_MS } else { PAUSE_MS });
         if walk.kind_i < KINDS.len() {
             self.sweep.walk = Some(walk);
         }
@@ -123,6 +128,9 @@ impl Core {
     pub(in crate::core) fn sweep_followed(&mut self, id: AllocId) -> Result<bool, StoreError> {
         if !self.sweep.following.remove(&id) {
             return Ok(false);
+        }
+        if let Some(walk) = self.sweep.walk.as_mut().filter(|_| self.sweep.following.is_empty()) {
+            walk.due = Mono(0);
         }
         let found = self.store.view().alloc(id)?.filter(|alloc| alloc.is_over() && alloc.is_destroyed);
         let has_row = found.is_some();

@@ -132,6 +132,10 @@ fn a_version_that_fails_gives_way_to_the_last_stable_one() {
     assert_eq!(command, "/bin/x");
     world.pass(40 * S);
     assert_eq!(world.deployment(), "v2 Deployment completed successfully: 2 of 2 healthy, 2 placed, 0 unhealthy");
+    // What has failed and was replaced is wanted no more, so it is forgotten in its time though its job lives on.
+    for alloc in world.get("/v1/job/j/allocations").as_array().unwrap().iter().filter(|alloc| alloc["ClientStatus"] == "failed") {
+        assert!(alloc["JobVersion"] == 1 && alloc["DesiredStatus"] == "stop", "{alloc}");
+    }
     // Were that to fail too there is nothing else to go back to: no circle.
     world.put(&rollout("/bin/x", 2, r#""AutoRevert":true,"MaxParallel":1"#, NEVER).replace(r#""MemoryMB":10"#, r#""MemoryMB":11"#));
     world.end_all(1);
@@ -200,12 +204,21 @@ fn users_hold_fail_and_judge() {
     let id = world.get("/v1/job/j/deployment")["ID"].as_str().unwrap().to_owned();
     let allocs = world.get(&format!("/v1/deployment/allocations/{id}"));
     let ids: Vec<String> = allocs.as_array().unwrap().iter().map(|alloc| alloc["ID"].as_str().unwrap().to_owned()).collect();
-    let body = format!(r#"{{"DeploymentID":"{id}","HealthyAllocationIDs":["{}","{}"]}}"#, ids[0], ids[1]);
-    world.ask(Method::Put, &format!("/v1/deployment/allocation-health/{id}"), &body);
+    let judged = format!(r#"{{"DeploymentID":"{id}","HealthyAllocationIDs":["{}","{}"]}}"#, ids[0], ids[1]);
+    world.ask(Method::Put, &format!("/v1/deployment/allocation-health/{id}"), &judged);
     assert_eq!(world.deployment(), "v0 Deployment completed successfully: 2 of 2 healthy, 2 placed, 0 unhealthy");
-    let over = world.send(Method::Put, &format!("/v1/deployment/fail/{id}"), "");
-    let (status, text) = world.replies.remove(&over).unwrap();
-    assert_eq!((status, text.as_str()), (500, format!("Deployment \"{id}\" has terminal status \"successful\":").as_str()));
+    let (named, held) = (format!(r#"{{"DeploymentID":"{id}"}}"#), format!(r#"{{"DeploymentID":"{id}","Pause":true}}"#));
+    for (verb, body, what) in [
+        ("fail", "", "fail"),
+        ("pause", &held, "pause"),
+        ("pause", &named, "resume"),
+        ("promote", &named, "promote"),
+        ("allocation-health", &judged, "set health of allocations for a"),
+    ] {
+        let over = world.send(Method::Put, &format!("/v1/deployment/{verb}/{id}"), body);
+        let (status, text) = world.replies.remove(&over).unwrap();
+        assert_eq!((status, text), (500, format!("can't {what} terminal deployment")));
+    }
 
     world.put(&rollout("/bin/y", 2, "", SOON));
     let id = world.get("/v1/job/j/deployment")["ID"].as_str().unwrap().to_owned();
@@ -323,6 +336,12 @@ fn a_plan_tells_what_would_happen_and_changes_nothing() {
     assert_eq!(plan["FailedTGAllocs"]["g"]["DimensionExhausted"]["memory"], 1);
     assert_eq!(plan["CreatedEvals"][0]["Status"], "blocked");
     assert_eq!(plan["Diff"], Value::Null);
+    // A job that makes jobs: what a child of it would place.
+    for makes in [r#""Periodic":{"Spec":"@daily"},"#, r#""ParameterizedJob":{},"#] {
+        let ask = job("makes", "batch", 1).replacen(r#""Type""#, &format!(r#"{makes}"Type""#), 1);
+        let plan = world.ask(Method::Put, "/v1/job/makes/plan", &ask);
+        assert_eq!(plan["Annotations"]["DesiredTGUpdates"]["g"]["Place"], 1, "{plan}");
+    }
     assert_eq!(world.commits_n, commits_n);
     assert_eq!(world.get("/v1/job/j"), before);
     assert_eq!(world.get("/v1/jobs").as_array().unwrap().len(), 1);
