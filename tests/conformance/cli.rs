@@ -1,7 +1,8 @@
 //! The stock `nomad` CLI against our agent, unchanged; and our own CLI beside it. The CLI under test is `NOMAD_BIN`, any version from 1.3 on.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,9 @@ use serde_json::{Value, json};
 use super::contract::shell_job;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const NONE: &str = "no stock nomad CLI (NOMAD_BIN)";
+pub const NONE: &str = "no stock nomad CLI (NOMAD_BIN)";
 
-fn stock() -> Option<PathBuf> {
+pub fn stock() -> Option<PathBuf> {
     std::env::var_os("NOMAD_BIN").map(PathBuf::from)
 }
 
@@ -24,29 +25,39 @@ struct Cli<'a> {
     agent: &'a Real,
 }
 
+/// A CLI that asks the agent at `addr`.
+pub fn command(binary: &Path, addr: SocketAddr, words: &[&str]) -> Command {
+    let mut command = Command::new(binary);
+    command
+        .args(words)
+        .env("NOMAD_ADDR", format!("http://{addr}"))
+        .env("NO_COLOR", "1")
+        .env_remove("NOMAD_TOKEN")
+        .env_remove("NOMAD_NAMESPACE")
+        .env_remove("NOMAD_REGION");
+    command
+}
+
+/// Exit code, and all that was printed with runs of blanks as one.
+pub fn run(mut command: Command) -> (i32, String) {
+    let out = command.stdin(Stdio::null()).output().expect("the CLI runs");
+    let text = [out.stdout, out.stderr].concat();
+    let text = String::from_utf8_lossy(&text)
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("\n");
+    (out.status.code().unwrap_or(-1), text)
+}
+
 impl Cli<'_> {
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
-        command
-            .args(words)
-            .env("NOMAD_ADDR", format!("http://{}", self.agent.addr))
-            .env("NO_COLOR", "1")
-            .env_remove("NOMAD_TOKEN")
-            .env_remove("NOMAD_NAMESPACE")
-            .env_remove("NOMAD_REGION");
-        command
+        command(&self.binary, self.agent.addr, words)
     }
 
     /// Exit code, and all that was printed with runs of blanks as one.
     fn run(&self, words: &[&str]) -> (i32, String) {
-        let out = self.command(words).stdin(Stdio::null()).output().expect("the CLI runs");
-        let text = [out.stdout, out.stderr].concat();
-        let text = String::from_utf8_lossy(&text)
-            .lines()
-            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-            .collect::<Vec<_>>()
-            .join("\n");
-        (out.status.code().unwrap_or(-1), text)
+        run(self.command(words))
     }
 
     /// Ends well and prints each of `wanted` in some line.

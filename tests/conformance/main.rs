@@ -9,4 +9,5 @@ mod examples;
 mod goclient;
 mod lists;
 mod live;
+mod peer;
 mod smoke;

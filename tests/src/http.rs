@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 /// Longest silence a test accepts from the agent.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -23,7 +25,7 @@ impl Response {
     }
 
     #[track_caller]
-    pub fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|why| panic!("{why}: {}", self.text()))
     }
 
@@ -173,4 +175,21 @@ pub fn open_later(addr: SocketAddr, method: &str, path: &str) -> io::Result<Aske
 /// Sends a request and gives the whole answer.
 pub fn ask(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
     open(addr, method, path, &[], body)?.whole()
+}
+
+/// Waits, by blocking queries, until `path` answers with what `is_so` accepts; or gives the last answer that came before the limit.
+pub fn wait(addr: SocketAddr, path: &str, limit: Duration, mut is_so: impl FnMut(&Value) -> bool) -> io::Result<Result<Value, Response>> {
+    let end = Instant::now() + limit;
+    let mut index = 0;
+    loop {
+        let mark = if path.contains('?') { '&' } else { '?' };
+        let answer = ask(addr, "GET", &format!("{path}{mark}index={index}&wait=2s"), b"")?;
+        if answer.status == 200 && is_so(&answer.json()) {
+            return Ok(Ok(answer.json()));
+        }
+        if Instant::now() >= end {
+            return Ok(Err(answer));
+        }
+        index = answer.index();
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dunlin_runtime::cgroup::{Removed, Tree};
 use nix::sys::signal::{Signal, kill};
@@ -212,17 +212,11 @@ impl Real {
 
     /// Waits, by blocking queries, until `path` answers with what `is_so` accepts.
     #[track_caller]
-    pub fn wait(&self, path: &str, limit: Duration, mut is_so: impl FnMut(&Value) -> bool) -> Value {
-        let end = Instant::now() + limit;
-        let mut index = 0;
-        loop {
-            let mark = if path.contains('?') { '&' } else { '?' };
-            let answer = self.ask("GET", &format!("{path}{mark}index={index}&wait=2s"), b"");
-            if answer.status == 200 && is_so(&answer.json()) {
-                return answer.json();
-            }
-            assert!(Instant::now() < end, "GET {path} never became so: {}\n{}", answer.text(), self.log());
-            index = answer.index();
+    pub fn wait(&self, path: &str, limit: Duration, is_so: impl FnMut(&Value) -> bool) -> Value {
+        match http::wait(self.addr, path, limit, is_so) {
+            Ok(Ok(value)) => value,
+            Ok(Err(answer)) => panic!("GET {path} never became so: {}\n{}", answer.text(), self.log()),
+            Err(why) => panic!("GET {path}: {why}\n{}", self.log()),
         }
     }
 
