@@ -568,3 +568,109 @@ fn the_stock_cli_dispatches_and_forces() {
     nomad.check(&["job", "status", "nightly"], &["Status = dead (stopped)", "Next Periodic Launch = none (job stopped)"]);
     nomad.fails(&["job", "periodic", "force", "nightly"], "can't force run non-tracked job");
 }
+
+/// A job whose versions take each other's place quickly.
+fn rolling(script: &str, update: &Value) -> Vec<u8> {
+    let mut job = shell_job("rolls", script);
+    let group = &mut job["Job"]["TaskGroups"][0];
+    group["RestartPolicy"] = json!({"Attempts": 0, "Mode": "fail"});
+    group["ReschedulePolicy"] = json!({"Attempts": 0, "Unlimited": false});
+    group["Update"] = json!({"MaxParallel": 1, "HealthCheck": "task_states", "MinHealthyTime": 100_000_000u64,
+        "HealthyDeadline": 20_000_000_000u64, "ProgressDeadline": 30_000_000_000u64});
+    for (name, value) in update.as_object().unwrap() {
+        group["Update"][name] = value.clone();
+    }
+    job.to_string().into_bytes()
+}
+
+#[test]
+fn both_clis_roll_out() {
+    let Some(binary) = stock() else { dunlin_tests::skip!("{NONE}") };
+    let agent = Real::start("rolls", Options::default());
+    let nomad = Cli { binary, agent: &agent };
+    let own = Cli { binary: real::binary().to_owned(), agent: &agent };
+    let file = |name: &str, script: &str, update: &Value| job_file(&agent, name, &rolling(script, update));
+    let latest = || agent.get("/v1/job/rolls/deployment");
+
+    // From version to version, followed to the end.
+    let first = file("first", "exec sleep 1000", &json!({}));
+    nomad.check(
+        &["job", "run", "-json", &first],
+        &["Evaluation within deployment:", "Monitoring deployment", "Status = successful", "Deployed", "g 1 1 1 0"],
+    );
+    let second = file("second", "exec sleep 2000", &json!({}));
+    let (code, text) = nomad.run(&["job", "plan", "-json", &second]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("+/- Job: \"rolls\"") && text.contains("(1 create/destroy update)"), "{text}");
+    own.check(
+        &["job", "run", &second],
+        &["Monitoring deployment", "Deployment is running", "g 1 1 1 0", "finished with status \"successful\": Deployment completed"],
+    );
+    nomad.check(&["job", "history", "-p", "rolls"], &["Version = 1", "Version = 0", "Stable = true", "\"exec sleep 1000\""]);
+    nomad.check(&["job", "revert", "rolls", "0"], &["Monitoring deployment", "Job Version = 2", "Status = successful"]);
+    own.check(&["job", "revert", "rolls", "1"], &["Monitoring deployment", "finished with status \"successful\""]);
+    nomad.fails(&["job", "revert", "rolls", "3"], "can't revert to current version");
+    own.fails(&["job", "revert", "rolls", "3"], "can't revert to current version");
+
+    // Counts.
+    nomad.check(&["job", "scale", "rolls", "2"], &["Monitoring deployment", "Status = successful", "g 2 2 2 0"]);
+    own.check(&["job", "scale", "rolls", "g", "1"], &["finished with status \"complete\"", "finished with status \"successful\""]);
+    own.check(&["job", "scale", "-detach", "rolls", "2"], &["Job scale successful", "Evaluation ID:"]);
+    agent.wait("/v1/job/rolls/deployment", LIMIT, |deployment| deployment["JobVersion"] == 6 && deployment["Status"] == "successful");
+    for cli in [&nomad, &own] {
+        cli.fails(&["job", "scale", "rolls", "h", "1"], "not found within job");
+        cli.check(&["job", "eval", "rolls"], &["Monitoring evaluation", "finished with status \"complete\""]);
+        cli.check(&["job", "eval", "-force-reschedule", "-detach", "rolls"], &["Created eval ID: \""]);
+    }
+
+    // Canaries wait for a user: ours says so and ends, both promote, both fail.
+    let canary = json!({"Canary": 1});
+    let text =
+        own.check(&["job", "run", &file("third", "exec sleep 3000", &canary)], &["requires manual promotion", "waits to be promoted"]);
+    let third = id(&latest());
+    assert!(text.contains(&format!("deployment promote {}", &third[..8])), "{text}");
+    for words in
+        [&["deployment", "list"][..], &["deployment", "list", "-filter", "JobVersion == 7"], &["deployment", "status", &third[..8]]]
+    {
+        let ((their_code, theirs), (our_code, ours)) = (nomad.run(words), own.run(words));
+        assert_eq!((their_code, our_code), (0, 0), "{words:?}:\n{theirs}\n--\n{ours}");
+        assert_eq!(ours, theirs, "{words:?}");
+        assert!(ours.contains(&third[..8]) && ours.contains("running"), "{ours}");
+    }
+    for cli in [&nomad, &own] {
+        cli.check(&["deployment", "pause", &third], &[&format!("Deployment \"{third}\" paused")]);
+        assert_eq!(latest()["Status"], "paused");
+        cli.check(&["deployment", "resume", "-detach", &third], &[&format!("Deployment \"{third}\" resumed")]);
+        assert_eq!(latest()["Status"], "running");
+    }
+    nomad.check(&["deployment", "promote", &third[..8]], &["Monitoring deployment", "Status = successful", "g true 1 1 1 1 0"]);
+    own.check(&["job", "run", &file("fourth", "exec sleep 4000", &canary)], &["waits to be promoted"]);
+    let fourth = id(&latest());
+    own.check(&["deployment", "promote", "-group", "g", &fourth], &["Monitoring deployment", "finished with status \"successful\""]);
+    own.check(&["job", "run", &file("fifth", "exec sleep 5000", &canary)], &["waits to be promoted"]);
+    own.check(&["deployment", "fail", &id(&latest())], &["failed", "finished with status \"complete\""]);
+    own.fails(&["deployment", "fail", &id(&latest())], "can't fail terminal deployment");
+    own.check(&["job", "status", "rolls"], &["Latest Deployment", "Status = failed", "Description = Deployment marked as failed"]);
+
+    // A version that cannot run goes back to the one before; both CLIs exit with 1.
+    own.check(&["job", "run", &first], &["finished with status \"successful\""]);
+    let broken = file("broken", "exit 1", &json!({"AutoRevert": true}));
+    let (code, text) = own.run(&["job", "run", &broken]);
+    assert_eq!(code, 1, "{text}");
+    let back = "finished with status \"failed\": Failed due to unhealthy allocations - rolling back to job version";
+    assert!(text.contains(back) && text.ends_with("finished with status \"successful\": Deployment completed successfully"), "{text}");
+    assert_eq!(text.matches("Monitoring deployment").count(), 2, "{text}");
+
+    // Its evaluations page by page; and what is over is forgotten.
+    for cli in [&nomad, &own] {
+        let evals =
+            cli.check(&["eval", "list", "-filter", "JobID == \"rolls\"", "-per-page", "2"], &["job-register rolls", "-page-token "]);
+        let token = evals.rsplit_once("-page-token ").unwrap().1.trim().to_owned();
+        let next = cli.check(&["eval", "list", "-filter", "JobID == \"rolls\"", "-per-page", "2", "-page-token", &token], &["rolls"]);
+        assert_ne!(next.lines().nth(1), evals.lines().nth(1));
+    }
+    own.check(&["job", "stop", "rolls"], &["finished with status \"complete\""]);
+    own.check(&["system", "gc"], &[]);
+    agent.wait("/v1/jobs", LIMIT, |jobs| jobs == &json!([]));
+    assert_eq!(agent.get("/v1/deployments"), json!([]));
+}

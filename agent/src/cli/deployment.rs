@@ -86,7 +86,11 @@ pub(super) const RESUME: Verb = Verb {
 fn list(cx: &mut Cx<'_>) -> Result<Exit, Failure> {
     cx.operands(0, 0, "no arguments")?;
     let params = [("filter", cx.flags.value("filter").unwrap_or(""))];
-    let found = cx.client.get("/v1/deployments", &params).map_err(Failure::call("listing deployments"))?;
+    let mut found = cx.client.get("/v1/deployments", &params).map_err(Failure::call("listing deployments"))?;
+    // The agent gives them in the order in which they were made; people look for the newest.
+    if let Value::Array(all) = &mut found {
+        all.sort_by_key(|deployment| core::cmp::Reverse(deployment.int("CreateIndex")));
+    }
     if cx.on("json") {
         cx.say_json(&found)?;
     } else {
