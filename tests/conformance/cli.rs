@@ -670,6 +670,7 @@ fn both_clis_roll_out() {
         assert_ne!(next.lines().nth(1), evals.lines().nth(1));
     }
     own.check(&["job", "stop", "rolls"], &["finished with status \"complete\""]);
+    agent.allocs("rolls", 1, |alloc| alloc["ClientStatus"] != "running");
     own.check(&["system", "gc"], &[]);
     agent.wait("/v1/jobs", LIMIT, |jobs| jobs == &json!([]));
     assert_eq!(agent.get("/v1/deployments"), json!([]));
