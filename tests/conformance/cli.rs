@@ -654,7 +654,8 @@ fn both_clis_roll_out() {
 
     // A version that cannot run goes back to the one before; both CLIs exit with 1.
     own.check(&["job", "run", &first], &["finished with status \"successful\""]);
-    let broken = file("broken", "exit 1", &json!({"AutoRevert": true}));
+    // However slowly it starts, it is not taken for healthy meanwhile.
+    let broken = file("broken", "exit 1", &json!({"AutoRevert": true, "MinHealthyTime": 10_000_000_000u64}));
     let (code, text) = own.run(&["job", "run", &broken]);
     assert_eq!(code, 1, "{text}");
     let back = "finished with status \"failed\": Failed due to unhealthy allocations - rolling back to job version";
