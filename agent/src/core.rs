@@ -11,6 +11,7 @@ mod children;
 mod collect;
 mod damping;
 mod deploys;
+mod found;
 pub mod launch;
 mod periodic;
 mod runs;

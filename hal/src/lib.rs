@@ -7,6 +7,7 @@ pub mod budget;
 pub mod clock;
 pub mod console;
 pub mod count;
+pub mod disk;
 pub mod entropy;
 pub mod facts;
 pub mod linux;

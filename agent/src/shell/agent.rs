@@ -45,7 +45,7 @@ use super::perform::{CoreRows, Parts, Requests, Shell};
 use super::pump::Outside;
 use super::sample;
 use super::signals::{Signal, Signals};
-use super::store_thread::{StoreThread, Told};
+use super::store_thread::StoreThread;
 use super::timer::{ClockWatch, WakeTimer};
 use super::tls;
 use crate::config::merge::{self, AGENT_FLAGS, Surroundings};
@@ -57,6 +57,7 @@ use crate::node::identity::FILE_NAMES;
 use crate::node::{Node, fingerprint};
 use crate::store::Store;
 use crate::store::backend::Backend;
+use crate::store::group::Told;
 use crate::store::writer::Writer;
 
 /// Longest time a `-dev` agent waits for its tasks at the end, beyond the longest kill timeout.

@@ -2,7 +2,7 @@
 //!
 //! One async task per invocation. The way to a supervisor started a moment ago is the way to one found after a restart
 //! (`spec/runtime.md` D3): its runtime folder.
-//! Invariant: each attended invocation gives exactly one end: `Exited`, `LaunchFailed` or `Lost`; none before its processes are gone.
+//! What a slot tells is decided in `runtime::shim::news`.
 //! A supervisor that answers nothing any more is ended, and its task with it: unseen is worse than restarted.
 //! Bounds: [`CONNECT_MS_MAX`] to find a supervisor, [`ANSWER_TRIES`] times [`ANSWER_MS_MAX`] for an answer; asks queue at most [`ASKS_MAX`], a further one is dropped and logged.
 
@@ -19,12 +19,11 @@ use dunlin_runtime::cgroup::Tree;
 use dunlin_runtime::id::{AllocId, Inv};
 use dunlin_runtime::proc::pidfd::Process;
 use dunlin_runtime::proc::usage;
+use dunlin_runtime::shim::news::{self, Told as SoFar};
 use dunlin_runtime::shim::record::{Phase, Slot};
 use dunlin_runtime::shim::wire::{Answer, DATAGRAM_BYTES_MAX, Op as Ask, Scope, VERSION};
 use dunlin_runtime::shim::{self, Attached};
 use dunlin_runtime::task::machine::News;
-use dunlin_runtime::task::restart::Window;
-use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use smol::channel::{Receiver, Sender};
 use smol::future::FutureExt;
@@ -110,7 +109,8 @@ impl Supervisors {
         let this = self.clone();
         self.exec
             .spawn(async move {
-                let mut told = Telling { this: &this, duty: &duty, has_run: duty.is_running_told, has_ended: false };
+                let so_far = SoFar { has_run: duty.is_running_told, has_ended: false };
+                let mut told = Telling { this: &this, duty: &duty, so_far };
                 // Reset: it ended with an ask unread, as it may.
                 if let Err(why) = attend(&this, &asks, &mut told).await
                     && why.kind() != io::ErrorKind::ConnectionReset
@@ -119,7 +119,7 @@ impl Supervisors {
                 }
                 this.asks.borrow_mut().remove(&inv);
                 this.pids.set(&duty, None);
-                if !told.has_ended {
+                if !told.so_far.has_ended {
                     told.finish().await;
                 }
             })
@@ -140,42 +140,36 @@ impl Supervisors {
     }
 }
 
-/// What of an invocation has been told.
+/// An invocation, and what of it has been told.
 struct Telling<'a> {
     this: &'a Supervisors,
     duty: &'a Duty,
-    has_run: bool,
-    has_ended: bool,
+    so_far: SoFar,
 }
 
 impl Telling<'_> {
-    fn tell(&self, news: News) {
-        (self.this.told)(self.duty.alloc, &self.duty.task, self.duty.inv, news);
+    fn tell(&self) -> impl Fn(News) {
+        |news| (self.this.told)(self.duty.alloc, &self.duty.task, self.duty.inv, news)
     }
 
-    /// A slot, as it is now; `is_last` when its supervisor is gone. True when the end was told.
-    fn slot(&mut self, slot: &Slot, is_last: bool) -> bool {
-        if has_run(slot) && !self.has_run {
-            self.has_run = true;
+    /// A slot, as it is now. True when the end was told.
+    fn slot(&mut self, slot: &Slot) -> bool {
+        if news::has_run(slot) && !self.so_far.has_run {
             self.this.pids.set(self.duty, Some(slot.shim_pid));
-            self.tell(running(slot));
         }
         if slot.phase == Phase::Stuck {
             log::error!("alloc {} task {}: process {} was killed and is not gone", self.duty.alloc, self.duty.task, slot.task_pid);
         }
-        // While its supervisor lives an end is told only when all output is written and all processes are gone.
-        let is_over = is_last || matches!(slot.phase, Phase::Done | Phase::ExecFailed);
-        if let Some(news) = end(slot).filter(|_| is_over && !self.has_ended) {
-            self.has_ended = true;
-            self.tell(news);
-        }
-        self.has_ended
+        let mut so_far = self.so_far;
+        so_far.slot(slot, self.tell());
+        self.so_far = so_far;
+        so_far.has_ended
     }
 
     /// The supervisor is gone: its record tells how the task ended, or nobody knows.
     async fn finish(&mut self) {
         let slot = shim::slot(&self.this.runtime_dir, self.duty.inv).ok().flatten();
-        if let Some(slot) = slot.as_ref().filter(|slot| !matches!(slot.phase, Phase::Done | Phase::ExecFailed)) {
+        if let Some(slot) = slot.as_ref().filter(|slot| !news::is_over(slot)) {
             // What is left of the task must not run on unseen, even where its main process has ended; and a supervisor that hangs has
             // no say any more.
             if let Some(process) = Process::open(slot.shim_pid, slot.shim_start)
@@ -194,49 +188,10 @@ impl Telling<'_> {
                 };
             }
         }
-        if slot.as_ref().is_some_and(|slot| self.slot(slot, true)) {
-            return;
-        }
-        self.has_ended = true;
-        let error = "failed to launch command: the supervisor was lost before the task began".to_owned();
-        self.tell(if self.has_run { News::Lost } else { News::LaunchFailed { error, is_recoverable: true } });
+        let mut so_far = self.so_far;
+        so_far.gone(slot.as_ref(), self.tell());
+        self.so_far = so_far;
     }
-}
-
-/// True when the task's program was executed.
-#[must_use]
-pub fn has_run(slot: &Slot) -> bool {
-    matches!(slot.phase, Phase::Running | Phase::Stopping | Phase::Exited | Phase::Done | Phase::Stuck)
-}
-
-/// The news that a task runs.
-#[must_use]
-pub fn running(slot: &Slot) -> News {
-    News::Running { started_at: slot.started.wall, pid: slot.task_pid }
-}
-
-/// How it ended, if it has.
-#[must_use]
-pub fn end(slot: &Slot) -> Option<News> {
-    if let Some(error) = slot.exec_error() {
-        // The machine was short of something, or the file was being written: the next attempt may find it otherwise.
-        let is_recoverable = matches!(Errno::from_raw(slot.code), Errno::EAGAIN | Errno::ENOMEM | Errno::ETXTBSY);
-        return Some(News::LaunchFailed { error, is_recoverable });
-    }
-    slot.ended().map(|ended| News::Exited {
-        code: ended.exit_code,
-        signal: ended.signal,
-        oom_killed: ended.is_oom_killed,
-        message: if ended.is_oom_killed { "OOM Killed".to_owned() } else { String::new() },
-        started_at: slot.started.wall,
-        finished_at: slot.exited.wall,
-    })
-}
-
-/// Where the restart policy stood when the invocation was started.
-#[must_use]
-pub fn window(slot: &Slot) -> Window {
-    Window { count: slot.restart_n, start: slot.interval_started }
 }
 
 async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>) -> io::Result<()> {
@@ -274,7 +229,7 @@ async fn attend(this: &Supervisors, asks: &Receiver<Ask>, told: &mut Telling<'_>
         match next {
             Next::Said(0) => return Ok(()),
             Next::Said(n) => match Answer::decode(buf.get(..n).unwrap_or_default()) {
-                Ok(Answer::State { slot, .. } | Answer::Event(slot)) if told.slot(&slot, false) => return Ok(()),
+                Ok(Answer::State { slot, .. } | Answer::Event(slot)) if told.slot(&slot) => return Ok(()),
                 Ok(Answer::Err { errno }) => {
                     log::warn!("task {}: supervisor refused: {}", told.duty.task, io::Error::from_raw_os_error(errno))
                 }

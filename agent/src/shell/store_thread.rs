@@ -1,33 +1,16 @@
 //! The store thread: makes batches durable off the executor, because an fsync on an SD card can stall for long.
 //!
-//! Shape: batches in by a channel -> group commit -> [`Told`] out by another. Whatever queued during one fsync goes into the
-//! next commit. After an error the batches are kept and tried again, waiting longer each time, until they are on the disk.
-//! Bound: the core refuses writes at `Budget::batches_max`. The thread ends when the sender is dropped and all is durable.
+//! Shape: batches in by a channel -> [`Group`] -> [`Told`] out by another. Whatever queued during one fsync goes into the next
+//! commit. The thread ends when the sender is dropped and all is durable.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use smol::channel::Sender as Teller;
 
+use crate::store::Batch;
+use crate::store::group::{Group, Told};
 use crate::store::writer::Writer;
-use crate::store::{Batch, Seq};
-
-/// Waits between tries after an error, seconds; the last repeats.
-const RETRY_S: [u64; 5] = [1, 2, 5, 10, 30];
-
-/// What the executor is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// Everything up to here is durable.
-    Committed(Seq),
-    /// Not durable; kept and tried again.
-    Failed {
-        /// The newest batch kept.
-        seq: Seq,
-        /// Why.
-        text: String,
-    },
-}
 
 /// The sending half; the thread ends after it is dropped.
 #[derive(Debug)]
@@ -43,8 +26,10 @@ impl StoreThread {
     /// When the machine has no thread to give.
     pub fn start(writer: Writer, teller: Teller<Told>) -> std::io::Result<Self> {
         let (batches, receiver) = channel();
-        let thread =
-            std::thread::Builder::new().name("store".to_owned()).stack_size(256 << 10).spawn(move || run(&writer, &receiver, &teller))?;
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || run(Group::new(writer), &receiver, &teller))?;
         Ok(Self { batches: Some(batches), thread: Some(thread) })
     }
 
@@ -68,54 +53,31 @@ impl StoreThread {
     }
 }
 
-fn run(writer: &Writer, batches: &Receiver<Batch>, teller: &Teller<Told>) {
-    let mut kept: Vec<Batch> = Vec::new();
-    let mut tries = 0usize;
+fn run(mut group: Group, batches: &Receiver<Batch>, teller: &Teller<Told>) {
     loop {
-        let is_closing = if kept.is_empty() {
-            match batches.recv() {
-                Ok(batch) => kept.push(batch),
-                Err(_) => return,
-            }
-            false
-        } else {
-            let wait_s = RETRY_S[tries.saturating_sub(1).min(RETRY_S.len() - 1)];
-            match batches.recv_timeout(Duration::from_secs(wait_s)) {
-                Ok(batch) => {
-                    kept.push(batch);
-                    false
-                }
-                Err(RecvTimeoutError::Timeout) => false,
-                // The agent is ending: one more try, then the loss is on record.
-                Err(RecvTimeoutError::Disconnected) => true,
-            }
+        let next = match group.retry_s() {
+            None => batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(wait_s) => batches.recv_timeout(Duration::from_secs(wait_s)),
         };
-        kept.extend(batches.try_iter());
-        let commit = || writer.commit(kept.iter().map(|batch| (batch.seq, &batch.rows)));
-        let mut result = commit();
-        if let Err(error) = &result
-            && writer.make_room()
-        {
-            log::warn!("store: {error}; the room kept for this is given up, and no job is taken until there is room again");
-            result = writer.recover().and_then(|()| commit());
+        let is_closing = match next {
+            Ok(batch) => {
+                group.take(batch);
+                false
+            }
+            Err(RecvTimeoutError::Timeout) => false,
+            // The agent is ending: one more try, then the loss is on record.
+            Err(RecvTimeoutError::Disconnected) => true,
+        };
+        batches.try_iter().for_each(|batch| group.take(batch));
+        if is_closing && group.kept().is_empty() {
+            return;
         }
-        let told = match result {
-            Ok(Some(seq)) => {
-                kept.clear();
-                tries = 0;
-                Told::Committed(seq)
-            }
-            Ok(None) => continue,
-            Err(error) => {
-                tries += 1;
-                let text = match writer.recover() {
-                    Ok(()) => error.to_string(),
-                    Err(second) => format!("{error}; {second}"),
-                };
-                Told::Failed { seq: kept.last().map(|batch| batch.seq).unwrap_or_default(), text }
-            }
-        };
-        if teller.send_blocking(told).is_err() || is_closing {
+        if let Some(told) = group.commit()
+            && teller.send_blocking(told).is_err()
+        {
+            return;
+        }
+        if is_closing {
             return;
         }
     }

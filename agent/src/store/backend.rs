@@ -1,17 +1,20 @@
 //! The database handle, shared by the executor (reads) and the store thread (commits).
 //!
 //! redb latches an I/O error: the handle answers errors from then on. So the handle can be replaced ([`Backend::reopen`]).
+//! redb opens its file itself; in the simulation a [`Disk`] stands in for that ([`Backend::over`]).
 //! Settings: decision 5 (one table, one-phase commit, no quick-repair, small cache).
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use dunlin_hal::disk::{Disk, KeptRoom};
 use dunlin_hal::linux::reserve::Reserve;
-use redb::backends::InMemoryBackend;
-use redb::{Database, TableDefinition};
+use dunlin_hal::sim::disk::SimDisk;
+use redb::{Database, StorageBackend, TableDefinition};
 
 use super::StoreError;
 
@@ -20,15 +23,14 @@ pub(super) const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("ro
 
 enum Place {
     File(PathBuf),
-    Memory,
+    Disk(Arc<dyn Disk>),
 }
 
 /// A database that can be closed and opened again.
 pub struct Backend {
     place: Place,
     cache_bytes: usize,
-    /// `None` in memory.
-    reserve: Option<Reserve>,
+    reserve: Arc<dyn KeptRoom>,
     database: RwLock<Option<Database>>,
     /// How often it was opened again, and who waits for that.
     reopened_n: Mutex<u64>,
@@ -63,8 +65,16 @@ impl Backend {
     /// # Errors
     /// When it cannot be opened, is locked by another agent, or is damaged.
     pub fn file(path: &Path, cache_bytes: usize, reserve_bytes: u64) -> Result<Self, StoreError> {
-        let reserve = Reserve::new(path.with_extension("reserve"), reserve_bytes);
-        Self::new(Place::File(path.to_owned()), cache_bytes, Some(reserve))
+        let reserve = Arc::new(Reserve::new(path.with_extension("reserve"), reserve_bytes));
+        Self::new(Place::File(path.to_owned()), cache_bytes, reserve)
+    }
+
+    /// Opens or makes a database on a disk that is not the kernel's.
+    ///
+    /// # Errors
+    /// As [`Backend::file`].
+    pub fn over<D: Disk + KeptRoom + 'static>(disk: Arc<D>, cache_bytes: usize) -> Result<Self, StoreError> {
+        Self::new(Place::Disk(disk.clone()), cache_bytes, disk)
     }
 
     /// A database in memory, for tests.
@@ -72,14 +82,13 @@ impl Backend {
     /// # Errors
     /// Never in practice; the type is redb's.
     pub fn memory() -> Result<Self, StoreError> {
-        Self::new(Place::Memory, 1 << 20, None)
+        Self::over(Arc::new(SimDisk::default()), 1 << 20)
     }
 
-    fn new(place: Place, cache_bytes: usize, reserve: Option<Reserve>) -> Result<Self, StoreError> {
-        let give_up = || reserve.as_ref().is_some_and(Reserve::give_up);
+    fn new(place: Place, cache_bytes: usize, reserve: Arc<dyn KeptRoom>) -> Result<Self, StoreError> {
         let database = match create(&place, cache_bytes) {
             // To open it after a power cut takes room.
-            Err(StoreError::Io { .. }) if give_up() => create(&place, cache_bytes)?,
+            Err(StoreError::Io { .. }) if reserve.give_up() => create(&place, cache_bytes)?,
             created => created?,
         };
         let backend = Self {
@@ -101,9 +110,6 @@ impl Backend {
     /// When the file still cannot be opened; reads and commits fail until a later call succeeds.
     pub fn reopen(&self) -> Result<(), StoreError> {
         let mut slot = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        if matches!(self.place, Place::Memory) {
-            return Ok(());
-        }
         *slot = None;
         *slot = Some(open(&self.place, self.cache_bytes)?);
         *self.reopened_n.lock().unwrap_or_else(PoisonError::into_inner) += 1;
@@ -119,7 +125,9 @@ impl Backend {
     /// True when the handle seen at `seen_n` was replaced, or is so in a moment: what failed may be tried again.
     pub(super) fn was_reopened(&self, seen_n: u64) -> bool {
         let counted = self.reopened_n.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.reopened.wait_timeout_while(counted, REOPEN_WAIT, |n| *n == seen_n);
+        // Without a store thread of its own nobody replaces it meanwhile.
+        let wait = if matches!(self.place, Place::File(_)) { REOPEN_WAIT } else { Duration::ZERO };
+        let waited = self.reopened.wait_timeout_while(counted, wait, |n| *n == seen_n);
         *waited.unwrap_or_else(PoisonError::into_inner).0 != seen_n
     }
 
@@ -136,23 +144,23 @@ impl Backend {
 
     /// True while the room kept for a full disk is not given up.
     pub(crate) fn has_room(&self) -> bool {
-        !self.reserve.as_ref().is_some_and(Reserve::is_missing)
+        !self.reserve.is_missing()
     }
 
     /// Gives that room up; false: there was none.
     pub(crate) fn give_up_reserve(&self) -> bool {
-        self.reserve.as_ref().is_some_and(Reserve::give_up)
+        self.reserve.give_up()
     }
 
     /// Looks at the file's size, and for room to keep; called after each commit, on the store thread.
     pub(super) fn measure(&self) {
-        if let Some(reserve) = &self.reserve {
-            reserve.keep();
-        }
-        if let Place::File(path) = &self.place
-            && let Ok(meta) = std::fs::metadata(path)
-        {
-            self.file_bytes.store(meta.len(), Ordering::Relaxed);
+        self.reserve.keep();
+        let bytes = match &self.place {
+            Place::File(path) => fs::metadata(path).map(|meta| meta.len()),
+            Place::Disk(disk) => disk.len(),
+        };
+        if let Ok(bytes) = bytes {
+            self.file_bytes.store(bytes, Ordering::Relaxed);
         }
     }
 }
@@ -165,7 +173,7 @@ fn builder(cache_bytes: usize) -> redb::Builder {
 
 /// Opens what is there, or makes it whole: an agent that dies while it makes its store leaves none.
 fn create(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
-    let Place::File(path) = place else { return Ok(builder(cache_bytes).create_with_backend(InMemoryBackend::new())?) };
+    let Place::File(path) = place else { return open(place, cache_bytes) };
     if fs::metadata(path).is_ok_and(|meta| meta.len() > 0) {
         return Ok(builder(cache_bytes).open(path)?);
     }
@@ -182,6 +190,32 @@ fn create(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
 fn open(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
     match place {
         Place::File(path) => Ok(builder(cache_bytes).open(path)?),
-        Place::Memory => create(place, cache_bytes),
+        Place::Disk(disk) => Ok(builder(cache_bytes).create_with_backend(OnDisk(disk.clone()))?),
+    }
+}
+
+/// A [`Disk`] as redb wants it.
+#[derive(Debug)]
+struct OnDisk(Arc<dyn Disk>);
+
+impl StorageBackend for OnDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(at, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write(at, bytes)
     }
 }

@@ -9,6 +9,7 @@
 //! shown at once and carried by the next C0 batch or, at the latest, when [`Store::soft_due`] says.
 
 pub mod backend;
+pub mod group;
 pub mod keys;
 pub mod outbox;
 pub mod rows;

@@ -12,11 +12,13 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::volume::Mounted;
+use crate::disk::KeptRoom;
 
 /// The room is taken only where this many times as much is free: a disk that hovers at its end is not written to and fro.
 const FREE_PER_RESERVE: u64 = 8;
 
 /// The file.
+#[derive(Debug)]
 pub struct Reserve {
     path: PathBuf,
     bytes: u64,
@@ -41,14 +43,19 @@ impl Reserve {
         self.is_kept.load(Ordering::Relaxed)
     }
 
-    /// True when the room was given up, or never found, on a file system that could keep it.
-    #[must_use]
-    pub fn is_missing(&self) -> bool {
+    fn has_room(&self) -> bool {
+        let Some(folder) = self.path.parent() else { return false };
+        // Of no known mount: which one it is does not matter here.
+        Mounted::new("/").of_mount(None, folder).is_ok_and(|space| space.available >= self.bytes.saturating_mul(FREE_PER_RESERVE))
+    }
+}
+
+impl KeptRoom for Reserve {
+    fn is_missing(&self) -> bool {
         !self.is_kept() && !self.is_impossible.load(Ordering::Relaxed)
     }
 
-    /// Takes the room again, if it was given up and there is enough.
-    pub fn keep(&self) {
+    fn keep(&self) {
         if !self.is_missing() || !self.has_room() {
             return;
         }
@@ -62,15 +69,8 @@ impl Reserve {
         }
     }
 
-    /// Gives the room to whoever needs it. False: there was none.
-    pub fn give_up(&self) -> bool {
+    fn give_up(&self) -> bool {
         self.is_kept.swap(false, Ordering::Relaxed) && fs::remove_file(&self.path).is_ok()
-    }
-
-    fn has_room(&self) -> bool {
-        let Some(folder) = self.path.parent() else { return false };
-        // Of no known mount: which one it is does not matter here.
-        Mounted::new("/").of_mount(None, folder).is_ok_and(|space| space.available >= self.bytes.saturating_mul(FREE_PER_RESERVE))
     }
 }
 

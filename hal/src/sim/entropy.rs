@@ -15,16 +15,20 @@ impl SimEntropy {
 }
 
 impl Entropy for SimEntropy {
-    /// SplitMix64 (Steele, Lea, Flood 2014): near numbers give unrelated seeds.
     fn seed(&mut self, seed: &mut [u8; 32]) {
         for part in seed.chunks_exact_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut word = self.0;
-            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            part.copy_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+            part.copy_from_slice(&split_mix(&mut self.0).to_le_bytes());
         }
     }
+}
+
+/// The next word of SplitMix64 (Steele, Lea, Flood 2014): near states give unrelated words.
+pub fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut word = *state;
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod console;
+pub mod disk;
 pub mod entropy;
 pub mod facts;
 pub mod volume;

@@ -168,6 +168,15 @@ impl Found {
             _ => Fate::Orphan,
         }
     }
+
+    /// True when nothing can come of it: it is of another boot, or its shim never reached its task. A pid is saved before the first
+    /// instruction of a task, so without one there never was any.
+    #[must_use]
+    pub fn is_void(&self, boot_id: [u8; 16]) -> bool {
+        let is_other_boot = self.slot.is_some_and(|slot| slot.boot_id != boot_id);
+        let is_unborn = !self.is_newer && self.slot.is_none_or(|slot| slot.phase == Phase::Ready);
+        !self.is_alive && (is_other_boot || is_unborn)
+    }
 }
 
 /// Looks at every runtime folder (step 1 of an agent's start). Folders of another boot, and those whose shim never reached its task,
@@ -213,17 +222,15 @@ fn look(runtime_dir: &Path, inv: Inv, boot_id: [u8; 16]) -> io::Result<Option<Fo
         Err(error) if error.kind() == io::ErrorKind::NotFound => (None, false),
         Err(error) => return Err(error),
     };
-    let is_other_boot = slot.is_some_and(|slot| slot.boot_id != boot_id);
-    // A pid is saved before the first instruction of a task: without one there never was any.
-    let is_unborn = !is_newer && slot.is_none_or(|slot| slot.phase == Phase::Ready);
-    if lock.is_some() && (is_other_boot || is_unborn) {
+    let found = Found { inv, task: None, note: Vec::new(), slot, is_newer, is_alive: lock.is_none(), lock };
+    if found.is_void(boot_id) {
         unlink(&dir)?;
         return Ok(None);
     }
     let bytes = match read_bounded(&dir.join("spec"), SPEC_BYTES_MAX) {
         Ok(bytes) => bytes,
         // It goes first: a removal was cut short, so what the folder told is committed.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && lock.is_some() => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !found.is_alive => {
             unlink(&dir)?;
             return Ok(None);
         }
@@ -231,13 +238,9 @@ fn look(runtime_dir: &Path, inv: Inv, boot_id: [u8; 16]) -> io::Result<Option<Fo
     };
     let spec = Spec::decode(&bytes).ok();
     Ok(Some(Found {
-        inv,
         task: spec.as_ref().map(|spec| (spec.alloc, spec.task.to_owned())),
         note: spec.map(|spec| spec.note.to_owned()).unwrap_or_default(),
-        slot,
-        is_newer,
-        is_alive: lock.is_none(),
-        lock,
+        ..found
     }))
 }
 

@@ -1,13 +1,14 @@
 //! The shim: the parent of one task, in a process of its own that outlives the agent. Reaps, pumps output, keeps the exit record.
 //!
-//! Pure: `record` (the state slot), `wire` (control datagrams), `spec` (what it is started with), `machine` (its life). Edges: `main`
-//! with `pump` and `sweep` run in the shim; `folder` is the agent's side of a runtime folder. The same executable does both: the
+//! Pure: `record` (the state slot), `wire` (control datagrams), `spec` (what it is started with), `machine` (its life), `news` (what a
+//! slot tells the agent). Edges: `main` with `pump` and `sweep` run in the shim; `folder` is the agent's side of a runtime folder. The same executable does both: the
 //! agent's `main` asks [`invoked`] before it touches anything else.
 //! Never: async, threads, the store, the agent's types. Source: `spec/runtime.md` 6, decisions 4, 22, 23.
 
 pub mod folder;
 pub mod machine;
 mod main;
+pub mod news;
 mod pump;
 pub mod record;
 pub mod spec;
