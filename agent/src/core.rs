@@ -11,40 +11,41 @@ mod children;
 mod collect;
 mod damping;
 mod deploys;
-mod found;
 pub mod launch;
 mod periodic;
+mod restore;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_hal::budget::Budget;
-use dunlin_hal::clock::{Mono, Now, Wall};
+use dunlin_hal::clock::{Mono, Now};
 use dunlin_hal::entropy::Rng;
+use dunlin_hal::hit;
 use dunlin_hal::zones::Zones;
-use dunlin_runtime::alloc::machine::Event as Machine;
 use dunlin_runtime::driver::Launch;
-use dunlin_runtime::event::{ClientStatus, TaskPhase};
+use dunlin_runtime::event::ClientStatus;
 use dunlin_runtime::id::{AllocId, EvalId, Inv};
 use dunlin_runtime::task::machine::{Durability, News};
-use dunlin_runtime::task::restart::Window;
 
 use self::collect::sweep::Sweep;
 use self::damping::Damping;
 use self::deploys::Deploys;
 use self::periodic::Periodic;
+pub use self::restore::Found;
 use self::runs::Runs;
 use crate::api::body::Reply;
 use crate::api::error::ApiError;
 use crate::api::{self, Cx, Outcome};
 use crate::config::Config;
-use crate::model::alloc::{Allocation, Desired, Health, JobKey, TaskEntry};
+use crate::model::alloc::{Allocation, Desired, Health, JobKey};
 use crate::model::eval::{EvalStatus, Evaluation, Trigger};
-use crate::model::job::Job;
+use crate::model::job::{Job, ReschedulePolicy};
 use crate::node::Node;
+use crate::sched::place::Site;
 use crate::sched::process::job_status;
 use crate::sched::{deploy, reschedule};
-use crate::store::rows::NodeRow;
+use crate::store::rows::{JobRow, NodeRow};
 use crate::store::{Batch, Seq, Store, StoreError, TABLES_N, Table, shift_client_status};
 use crate::wire::http::{Method, Request};
 
@@ -94,23 +95,6 @@ pub enum Event {
     ClockStepped,
     /// Stop all tasks by their kill rules, then [`Effect::Exit`] (`-dev`, decision 27).
     Shutdown,
-}
-
-/// A supervisor found at start. Of one task the oldest comes first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// The invocation.
-    pub inv: Inv,
-    /// Its allocation.
-    pub alloc: AllocId,
-    /// Its task.
-    pub task: String,
-    /// Where its record says the restart policy stood.
-    pub window: Option<Window>,
-    /// What its record tells, in order; empty = it had not begun.
-    pub news: Vec<News>,
-    /// Its supervisor lives and has more to tell.
-    pub is_alive: bool,
 }
 
 /// What the core wants of a supervisor.
@@ -194,6 +178,8 @@ struct Waiter {
 struct Restarting {
     id: RequestId,
     reply: Reply,
+    /// The batch that holds what was asked for.
+    seq: Seq,
     alloc: AllocId,
     invs: Vec<Inv>,
     /// It is answered then in any case: a process may be beyond reach of every signal.
@@ -202,6 +188,8 @@ struct Restarting {
 
 /// Time a restart waits beyond the longest kill timeout.
 const RESTART_GRACE_MS: u64 = 5_000;
+/// How often it is looked whether the store can be read again.
+const BLIND_MS: u64 = 1_000;
 
 /// Who this agent is and what it may use: fixed for its life.
 #[derive(Debug)]
@@ -243,6 +231,8 @@ pub struct Core {
     restarts: Vec<Restarting>,
     periodic: Periodic,
     disk_error: Option<String>,
+    /// Facts that came while the store could not be read. Few: nothing is started then, so each task ends once.
+    unseen: VecDeque<Event>,
     is_shutting_down: bool,
     /// Ended allocations whose folders are still there, oldest first.
     ended: VecDeque<AllocId>,
@@ -259,10 +249,10 @@ impl Core {
     #[must_use]
     pub fn new(setting: Setting, store: Store, rng: Rng) -> Self {
         Self {
+            runs: Runs::new(Site::of(&setting.node, &setting.budget).room),
             setting,
             store,
             rng,
-            runs: Runs::default(),
             deploys: Deploys::default(),
             sweep: Sweep::default(),
             damping: Damping::default(),
@@ -276,99 +266,13 @@ impl Core {
             restarts: Vec::new(),
             periodic: Periodic::default(),
             disk_error: None,
+            unseen: VecDeque::new(),
             is_shutting_down: false,
             ended: VecDeque::new(),
             removing: BTreeSet::new(),
             ended_children: VecDeque::new(),
             wake_at: None,
             out: VecDeque::new(),
-        }
-    }
-
-    /// Takes up what an earlier life of the agent left: rows, supervisors, folders. Call it once, before any event.
-    ///
-    /// # Errors
-    /// When the store cannot be read: the agent must not act on half of what it knows.
-    pub fn restore(&mut self, now: Now, boot_id: [u8; 16], mut found: Vec<Found>, folders: &[AllocId]) -> Result<(), StoreError> {
-        let (last_boot, _) = self.store.last_life();
-        let was_rebooted = last_boot != boot_id && last_boot != [0; 16];
-        self.store.set_boot_id(boot_id);
-        self.register_node(now)?;
-        self.find_ended()?;
-        let mut restored = Vec::new();
-        for alloc in self.store.view().live_allocs()? {
-            let spec = launch::spec(&self.store.view(), &alloc, &self.setting)?;
-            let is_stopping = alloc.desired != Desired::Run;
-            restored.push((alloc.id, alloc.job_type, is_stopping || damping::is_critical(&spec)));
-            self.runs.add_restored(now, &alloc, spec, is_stopping);
-            for (i, task) in alloc.tasks.iter().enumerate() {
-                let mine: Vec<Found> = found.extract_if(.., |found| found.alloc == alloc.id && found.task == task.name).collect();
-                self.restore_task(now, alloc.id, i, task, mine, was_rebooted);
-            }
-        }
-        for id in self.damp(now, was_rebooted, restored) {
-            self.runs.may_begin(id);
-        }
-        for deployment in self.store.view().active_deployments()? {
-            self.deploys.note(now, &deployment);
-        }
-        self.note_delays(now)?;
-        self.sweep.want();
-        for Found { inv, alloc, task, is_alive, .. } in found {
-            // Its row was never committed, or is over: it runs for nobody. When it has ended it is forgotten.
-            if is_alive {
-                log::warn!("alloc {alloc} task {task}: invocation {inv} belongs to nothing stored and is ended");
-                self.out.push_back(Effect::Supervise { inv, op: Op::Stop { signal: SIGKILL, timeout_ms: 0 } });
-            } else {
-                self.out.push_back(Effect::Forget { alloc, task, inv, is_last: true });
-            }
-        }
-        for id in folders {
-            match self.store.view().alloc(*id)? {
-                Some(alloc) if alloc.is_destroyed => {
-                    self.removing.insert(*id);
-                    self.out.push_back(Effect::Remove(*id));
-                }
-                Some(_) => {}
-                None => log::warn!("folder of unknown allocation {id} is left alone"),
-            }
-        }
-        self.restore_jobs(now)?;
-        self.settle(now, None);
-        self.seal(now, None);
-        self.launch_due(now);
-        self.set_timer();
-        Ok(())
-    }
-
-    fn restore_task(&mut self, now: Now, alloc: AllocId, i: usize, task: &TaskEntry, found: Vec<Found>, was_rebooted: bool) {
-        let mut is_adopted = false;
-        // Oldest first: what comes before the newest that is known to have ended has ended before it.
-        let known_n = found.iter().rposition(|found| found.inv == task.memo.consumed).map_or(0, |i| i + 1);
-        // When the successor of each began; `None` = it has none. One that has not told it yet began no earlier than this one ended.
-        let successors: Vec<Option<Wall>> = found
-            .windows(2)
-            .map(|two| two[1].news.first().and_then(News::started_at).or_else(|| two[0].news.last().and_then(News::finished_at)))
-            .collect();
-        for (n, Found { inv, window, news, is_alive, .. }) in found.into_iter().enumerate() {
-            // What followed from an end was decided before its successor began.
-            let now = successors.get(n).copied().flatten().map_or(now, |wall| Now { wall, ..now });
-            let has_successor = matches!(news.last(), Some(News::Exited { started_at, .. }) if *started_at < task.state.started_at);
-            let is_unborn = news.is_empty() && !is_alive;
-            if n < known_n || has_successor || is_unborn {
-                let is_last = task.state.phase == TaskPhase::Dead;
-                self.out.push_back(Effect::Forget { alloc, task: task.name.clone(), inv, is_last });
-                continue;
-            }
-            let mut news = news.into_iter();
-            self.runs.restored(now, &mut self.rng, alloc, Machine::Adopted { task: i, inv, window, news: news.next() });
-            for news in news {
-                self.runs.restored(now, &mut self.rng, alloc, Machine::News { task: i, inv, news });
-            }
-            is_adopted = true;
-        }
-        if !is_adopted && task.state.phase != TaskPhase::Dead {
-            self.runs.restored(now, &mut self.rng, alloc, Machine::Missing { task: i, was_rebooted });
         }
     }
 
@@ -395,12 +299,28 @@ impl Core {
             Err(_) => self.store.abort(),
         }
         self.settle(now, None);
-        self.set_timer();
+        self.set_timer(now);
         registered.map(|(key, warnings)| (key.id, warnings))
     }
 
-    /// Takes one fact. Drain [`Core::poll`] before the next.
+    /// Takes one fact. Drain [`Core::poll`] before the next. While the store cannot be read nothing is decided: facts wait.
     pub fn handle(&mut self, now: Now, event: Event) {
+        if self.store.is_readable() {
+            for fact in std::mem::take(&mut self.unseen) {
+                self.take(now, fact);
+            }
+            self.take(now, event);
+        } else {
+            match event {
+                Event::Request { .. } | Event::Gone(_) | Event::Committed(_) | Event::CommitFailed { .. } => self.take(now, event),
+                Event::Due => {}
+                fact => self.unseen.push_back(fact),
+            }
+        }
+        self.set_timer(now);
+    }
+
+    fn take(&mut self, now: Now, event: Event) {
         match event {
             Event::Request { id, request, busy_ports } => self.request(now, id, request, &busy_ports),
             Event::Gone(id) => {
@@ -434,7 +354,6 @@ impl Core {
                 self.settle(now, None);
             }
         }
-        self.set_timer();
     }
 
     /// The agent ends and its tasks run on: soft rows are committed too, so that the next agent shows what this one has shown.
@@ -511,7 +430,7 @@ impl Core {
                 let Some((alloc, invs)) = restarted else { return self.settle(now, Some((id, reply))) };
                 let longest_ms = u64::try_from(self.setting.config.max_kill_timeout.as_millis()).unwrap_or(u64::MAX);
                 let due = now.mono.after_ms(longest_ms.saturating_add(RESTART_GRACE_MS));
-                self.restarts.push(Restarting { id, reply, alloc, invs, due });
+                self.restarts.push(Restarting { id, reply, seq: self.store.next_seq(), alloc, invs, due });
                 self.settle(now, None);
             }
             Outcome::Block { .. } if self.waiters.len() >= self.setting.budget.waiters_max => {
@@ -561,7 +480,11 @@ impl Core {
         self.store.committed(seq);
         let later = self.held.split_off(&Seq(seq.0 + 1));
         for held in std::mem::replace(&mut self.held, later).into_values().flatten() {
-            self.release(held);
+            match held {
+                // It was told to stop while it waited for its own commit: it does not start at all.
+                Held::Effect(Effect::Launch(launch)) if self.runs.withdraw(now, &mut self.rng, &launch) => hit!("launch_withdrawn"),
+                held => self.release(held),
+            }
         }
         self.settle(now, None);
     }
@@ -615,13 +538,16 @@ impl Core {
         }
     }
 
-    fn set_timer(&mut self) {
+    fn set_timer(&mut self, now: Now) {
         let waiters = self.waiters.iter().map(|waiter| waiter.due).min();
         let soft = self.store.soft_due(&self.setting.budget);
         let restarts = self.restarts.iter().map(|restart| restart.due).min();
         let delays = self.delays.values().min().copied();
         let machines = [self.runs.next_due(), self.deploys.next_due(), self.sweep.next_due(), self.damping.due(), self.periodic.due()];
-        let next = machines.into_iter().chain([delays, waiters, restarts, soft]).flatten().min();
+        let mut next = machines.into_iter().chain([delays, waiters, restarts, soft]).flatten().min();
+        if !self.store.is_readable() {
+            next = Some(now.mono.after_ms(BLIND_MS));
+        }
         if next != self.wake_at {
             self.wake_at = next;
             self.out.push_back(Effect::WakeAt(next));
@@ -657,8 +583,10 @@ impl Core {
         let Self { restarts, runs, .. } = self;
         let over: Vec<Restarting> =
             restarts.extract_if(.., |restart| restart.due <= now.mono || !runs.is_restarting(restart.alloc, &restart.invs)).collect();
-        for Restarting { id, reply, .. } in over {
-            self.reply(id, reply);
+        for Restarting { id, reply, seq, .. } in over {
+            // It may be over because of something newer, and what was asked for not be durable: a promise until then.
+            let held = if seq > self.durable { Held::Promise(id, reply) } else { Held::Effect(Effect::Respond { id, reply }) };
+            self.hold(self.sealed, held);
         }
     }
 
@@ -714,26 +642,41 @@ impl Core {
             for id in self.store.take_touched() {
                 self.follow_row(now, id)?;
             }
-            let Some(id) = self.runs.next_dirty(now, &mut self.rng) else { break };
-            let changed = self.store_run(now, id, durability)?;
-            if changed {
-                self.capacity_changed(now, durability)?;
-            }
-        }
-        for id in self.store.take_touched_deployments() {
-            if let Some(deployment) = self.store.view().deployment(id)? {
-                self.deploys.note(now, &deployment);
+            if let Some(id) = self.runs.next_dirty(now, &mut self.rng) {
+                if self.store_run(now, id, durability)? {
+                    self.capacity_changed(now, durability)?;
+                }
+            } else if !self.follow_deployments(now, durability)? {
+                break;
             }
         }
         if self.store.take_new_delays() {
             self.note_delays(now)?;
         }
-        let has_put = self.collect(now)? | self.collect_children(now)?;
+        let has_put = self.collect(now)? | self.collect_children()?;
         self.follow_jobs(now)?;
         if has_put {
             *durability = (*durability).max(Some(Durability::C1));
         }
         Ok(())
+    }
+
+    /// Watches deployments, and looks again at what has failed under one that is over: while it went on, it alone replaced. True when
+    /// there were some.
+    fn follow_deployments(&mut self, now: Now, durability: &mut Option<Durability>) -> Result<bool, StoreError> {
+        let touched = self.store.take_touched_deployments();
+        for id in &touched {
+            let Some(deployment) = self.store.view().deployment(*id)? else { continue };
+            self.deploys.note(now, &deployment);
+            if deployment.status.is_active() {
+                continue;
+            }
+            let of_it = self.store.view().edition_allocs(&deployment.job, deployment.edition)?;
+            for alloc in of_it.iter().filter(|alloc| alloc.client_status == ClientStatus::Failed && alloc.next.is_nil()) {
+                self.alloc_failed(now, alloc, durability)?;
+            }
+        }
+        Ok(!touched.is_empty())
     }
 
     /// Brings the machine of an allocation in line with its row.
@@ -799,20 +742,28 @@ impl Core {
             }
         }
         let is_c0 = outcome.changed == Some(Durability::C0);
+        if is_c0 {
+            self.runs.set_intent(id, self.store.next_seq());
+        }
         for effect in outcome.effects {
             self.hand_out(now, id, version, effect, is_c0);
         }
         Ok(has_ended && outcome.status.0 != ClientStatus::Running)
     }
 
+    /// What the newest version of its job says of a failed allocation.
+    fn reschedule_policy(&self, row: &JobRow, alloc: &Allocation) -> Result<Option<ReschedulePolicy>, StoreError> {
+        let Some(version) = self.store.view().job_version(&alloc.job, row.edition())? else { return Ok(None) };
+        let job = Job::from_json(version.spec.as_bytes()).map_err(|_| StoreError::Corrupt { kind: "job version" })?;
+        Ok(job.group(&alloc.group).and_then(|group| group.reschedule_policy.clone()))
+    }
+
     /// An allocation has failed: its reschedule policy decides, in an evaluation, whether it is replaced.
     fn alloc_failed(&mut self, now: Now, alloc: &Allocation, durability: &mut Option<Durability>) -> Result<(), StoreError> {
         let Some(row) = self.store.view().job(&alloc.job)?.filter(|row| !row.is_stopped) else { return Ok(()) };
-        let Some(version) = self.store.view().job_version(&alloc.job, row.edition())? else { return Ok(()) };
-        let Ok(job) = Job::from_json(version.spec.as_bytes()) else { return Err(StoreError::Corrupt { kind: "job version" }) };
-        let policy = job.group(&alloc.group).and_then(|group| group.reschedule_policy.as_ref());
+        let policy = self.reschedule_policy(&row, alloc)?;
         let is_wanted = alloc.desired == Desired::Run && alloc.followup_eval.is_nil();
-        if self.is_shutting_down || !is_wanted || policy.is_none_or(|policy| reschedule::due_at(policy, alloc).is_none()) {
+        if self.is_shutting_down || !is_wanted || policy.is_none_or(|policy| reschedule::due_at(&policy, alloc).is_none()) {
             return Ok(());
         }
         let index = self.store.next_index();
@@ -899,11 +850,8 @@ impl Core {
                 return;
             }
         };
-        if is_c0 {
-            self.held.entry(self.store.next_seq()).or_default().push(held);
-        } else {
-            self.release(held);
-        }
+        // What justifies it is in this batch, or in an earlier one that may still be on its way to the disk.
+        self.hold(if is_c0 { self.store.next_seq() } else { self.runs.intent(alloc) }, held);
     }
 
     /// An allocation has ended: blocked evaluations are tried again, and what waited for its room may begin.
@@ -912,8 +860,10 @@ impl Core {
             return Ok(());
         }
         for eval in self.store.view().blocked_evals(self.setting.budget.waiters_max)? {
+            // One before it may have made room where this one's job was: another waits in its place then.
+            let Some(eval) = self.store.view().eval(eval.id)?.filter(|eval| eval.status == EvalStatus::Blocked) else { continue };
             let tried = self.operate(now, &[], |cx| cx.process(eval))?;
-            if tried.status != crate::model::eval::EvalStatus::Blocked {
+            if tried.status != EvalStatus::Blocked {
                 *durability = Some(Durability::C0);
             }
         }

@@ -89,6 +89,11 @@ pub fn hits(name: &str) -> u64 {
     MARKS.with_borrow(|marks| marks.iter().find(|(known, _)| *known == name).map_or(0, |(_, n)| *n))
 }
 
+/// All marks this thread has reached, and how often, in the order of their first time; they are forgotten.
+pub fn take_marks() -> Vec<(&'static str, u64)> {
+    MARKS.take()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,7 +90,7 @@ fn fill(scratch: &Scratch, (jobs_n, allocs_n): (usize, usize)) -> u64 {
         rows_n += 1;
         if is_last || rows_n % COMMIT_ROWS == 0 {
             let batch = store.seal(now).expect("rows");
-            writer.commit([(batch.seq, &batch.rows)].into_iter()).expect("written");
+            writer.commit(&batch.rows).expect("written");
             store.committed(batch.seq);
         }
     };

@@ -370,6 +370,9 @@ fn deregister(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if no_shutdown_delay {
         for mut alloc in cx.store.view().live_allocs()?.into_iter().filter(|alloc| alloc.job == key) {
             alloc.no_shutdown_delay = true;
+            alloc.modify_index = index;
+            alloc.alloc_modify_index = index;
+            alloc.modify_at = cx.now.wall;
             cx.store.put_alloc(&alloc);
         }
     }

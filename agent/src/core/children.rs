@@ -3,11 +3,10 @@
 //! Bound: `Budget::children_ended_max`. Order: the folders of its allocations first; the rows, which name them as ours, when those are
 //! gone. Never: a child that lives, or whose tasks have not all ended. The parent's counts keep it.
 
-use dunlin_hal::clock::Now;
-use dunlin_runtime::id::{AllocId, EvalId};
+use dunlin_runtime::id::EvalId;
 
 use super::Core;
-use crate::model::alloc::JobKey;
+use crate::model::alloc::{Allocation, JobKey};
 use crate::sched::version;
 use crate::store::rows::{JobRow, JobStatus};
 use crate::store::{StoreError, keys};
@@ -34,13 +33,13 @@ impl Core {
     }
 
     /// Forgets what is too much. True when rows were put.
-    pub(super) fn collect_children(&mut self, now: Now) -> Result<bool, StoreError> {
+    pub(super) fn collect_children(&mut self) -> Result<bool, StoreError> {
         let mut has_put = false;
         while self.ended_children.len() > self.setting.budget.children_ended_max
             && let Some(key) = self.ended_children.front().cloned()
         {
             let before_n = self.ended_children.len();
-            has_put |= self.forget_child(now, &key)?;
+            has_put |= self.forget_child(&key)?;
             if self.ended_children.len() == before_n {
                 // It is on its way; the rest waits for it.
                 break;
@@ -49,29 +48,29 @@ impl Core {
         Ok(has_put)
     }
 
-    fn forget_child(&mut self, now: Now, key: &JobKey) -> Result<bool, StoreError> {
-        let Some(row) = self.store.view().job(key)?.filter(is_ended_child) else {
+    fn forget_child(&mut self, key: &JobKey) -> Result<bool, StoreError> {
+        let row = self.store.view().job(key)?.filter(is_ended_child);
+        let has_put = row.as_ref().map_or(Ok(false), |row| self.forget_job(key, row))?;
+        if self.store.view().job(key)?.is_none_or(|row| !is_ended_child(&row)) {
             self.ended_children.retain(|known| known != key);
-            return Ok(false);
-        };
-        let (mut allocs, mut before) = (Vec::new(), None);
-        loop {
-            let page = self.store.view().job_allocs(key, before.as_deref(), ROWS_STEP)?;
-            let Some((last, _)) = page.last() else { break };
-            before = Some(last.clone());
-            allocs.extend(page.into_iter().map(|(_, alloc)| alloc));
         }
-        let waits: Vec<AllocId> = allocs.iter().filter(|alloc| !alloc.is_destroyed).map(|alloc| alloc.id).collect();
-        if !waits.is_empty() || allocs.iter().any(|alloc| self.removing.contains(&alloc.id)) {
+        Ok(has_put)
+    }
+
+    /// Forgets a job that is over, with its allocations and evaluations in one batch: as long as there is a job, its allocations say
+    /// what was done. Their folders go first; call it again then. True when rows were put.
+    pub(super) fn forget_job(&mut self, key: &JobKey, row: &JobRow) -> Result<bool, StoreError> {
+        let allocs = self.allocs_of(key)?;
+        if allocs.iter().any(|alloc| !alloc.is_destroyed || self.removing.contains(&alloc.id)) {
             let mut has_put = false;
-            for id in waits {
-                self.ended.retain(|other| *other != id);
-                has_put |= self.remove_folder(now, id)?;
+            for alloc in allocs {
+                self.ended.retain(|other| *other != alloc.id);
+                has_put |= self.remove_folder(alloc.id)?;
             }
             return Ok(has_put);
         }
         for alloc in &allocs {
-            self.store.remove_alloc(alloc);
+            self.forget_alloc(alloc)?;
         }
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -85,8 +84,18 @@ impl Core {
                 }
             }
         }
-        version::purge(&mut self.store, key, &row)?;
-        self.ended_children.retain(|known| known != key);
+        version::purge(&mut self.store, key, row)?;
         Ok(true)
+    }
+
+    /// All allocations of a job: at most `Budget::alloc_rows_max` and a few.
+    pub(super) fn allocs_of(&self, key: &JobKey) -> Result<Vec<Allocation>, StoreError> {
+        let (mut allocs, mut before) = (Vec::new(), None);
+        loop {
+            let page = self.store.view().job_allocs(key, before.as_deref(), ROWS_STEP)?;
+            let Some((last, _)) = page.last() else { return Ok(allocs) };
+            before = Some(last.clone());
+            allocs.extend(page.into_iter().map(|(_, alloc)| alloc));
+        }
     }
 }

@@ -7,10 +7,13 @@
 pub(super) mod sweep;
 
 use dunlin_hal::clock::Now;
+use dunlin_hal::hit;
+use dunlin_runtime::event::ClientStatus;
 use dunlin_runtime::id::AllocId;
 
 use super::{Core, Effect, Held};
 use crate::model::alloc::Allocation;
+use crate::sched::reschedule;
 use crate::store::{StoreError, keys, rows};
 
 /// Rows looked at in one turn.
@@ -27,7 +30,7 @@ impl Core {
         }
         for id in doomed {
             self.ended.retain(|other| *other != id);
-            has_put |= self.remove_folder(now, id)?;
+            has_put |= self.remove_folder(id)?;
         }
         let (allocs_n, evals_n) = self.store.counts();
         if allocs_n > self.setting.budget.alloc_rows_max {
@@ -59,12 +62,12 @@ impl Core {
         }
     }
 
-    pub(super) fn remove_folder(&mut self, now: Now, id: AllocId) -> Result<bool, StoreError> {
+    pub(super) fn remove_folder(&mut self, id: AllocId) -> Result<bool, StoreError> {
         let Some(mut alloc) = self.store.view().alloc(id)?.filter(|alloc| alloc.is_over() && !alloc.is_destroyed) else {
             return Ok(false);
         };
+        // No index is taken: nobody is shown whether the folder is there.
         alloc.is_destroyed = true;
-        alloc.modify_at = now.wall;
         self.store.put_alloc(&alloc);
         self.store.take_touched();
         // A folder that outlives a cut is found by its row, which still says that it is there.
@@ -73,24 +76,68 @@ impl Core {
         Ok(true)
     }
 
+    /// The oldest go first, but not those that still stand for their place: without them work would be done again. Where there are too
+    /// many of these, the oldest of them go all the same, and their job's row counts them.
     fn forget_allocs(&mut self) -> Result<bool, StoreError> {
-        let page = self.store.view().scan_after(keys::ALLOCS, None, ROWS_STEP)?;
-        let mut has_put = false;
         let (allocs_n, _) = self.store.counts();
-        let mut excess = allocs_n.saturating_sub(self.setting.budget.alloc_rows_max);
-        for (_, bytes) in page {
-            let alloc: Allocation = rows::decode_alloc(&bytes)?;
-            if excess == 0 {
-                break;
-            }
-            // The row goes only after the folder: it is what names the folder as ours.
-            if alloc.is_over() && alloc.is_destroyed {
-                excess -= 1;
-                self.store.remove_alloc(&alloc);
-                has_put = true;
+        let excess = usize::try_from(allocs_n.saturating_sub(self.setting.budget.alloc_rows_max)).unwrap_or(usize::MAX);
+        let (mut going, mut standing) = (Vec::new(), Vec::new());
+        let mut after: Option<Vec<u8>> = None;
+        while going.len() < excess {
+            let page = self.store.view().scan_after(keys::ALLOCS, after.as_deref(), ROWS_STEP)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (_, bytes) in &page {
+                let alloc: Allocation = rows::decode_alloc(bytes)?;
+                // The row goes only after the folder: it is what names the folder as ours.
+                if !alloc.is_destroyed || self.removing.contains(&alloc.id) {
+                    continue;
+                }
+                let is_standing = sweep::stands_for_its_place(&self.store.view(), &alloc)?;
+                if is_standing && standing.len() < excess {
+                    standing.push(alloc);
+                } else if !is_standing && going.len() < excess {
+                    going.push(alloc);
+                }
             }
         }
-        Ok(has_put)
+        if going.is_empty() && !standing.is_empty() {
+            hit!("work_forgotten");
+            for alloc in &standing {
+                self.count_spent(alloc)?;
+            }
+            going = standing;
+        }
+        for alloc in &going {
+            self.forget_alloc(alloc)?;
+        }
+        Ok(!going.is_empty())
+    }
+
+    /// What was done, and failures for good; what is still to be replaced is replaced at once.
+    fn count_spent(&mut self, alloc: &Allocation) -> Result<(), StoreError> {
+        let Some(mut row) = self.store.view().job(&alloc.job)?.filter(|row| row.edition() == alloc.edition) else { return Ok(()) };
+        let policy = self.reschedule_policy(&row, alloc)?;
+        if alloc.client_status == ClientStatus::Failed && policy.is_some_and(|policy| reschedule::due_at(&policy, alloc).is_some()) {
+            return Ok(());
+        }
+        match row.spent.iter_mut().find(|(group, _)| *group == alloc.group) {
+            Some((_, n)) => *n = n.saturating_add(1),
+            None => row.spent.push((alloc.group.clone(), 1)),
+        }
+        self.store.put_job(&alloc.job, &row);
+        Ok(())
+    }
+
+    /// Removes the row of an allocation and, with the last that names it, the version of a job that is gone.
+    pub(super) fn forget_alloc(&mut self, alloc: &Allocation) -> Result<(), StoreError> {
+        self.store.remove_alloc(alloc);
+        let view = self.store.view();
+        let has_job = view.job(&alloc.job)?.is_some_and(|row| row.create_index == alloc.edition.create_index);
+        if !has_job && !view.is_edition_used(&alloc.job, alloc.edition)? {
+            self.store.remove_job_version(&alloc.job, alloc.edition);
+        }
+        Ok(())
     }
 
     fn forget_evals(&mut self) -> Result<bool, StoreError> {

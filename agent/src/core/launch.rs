@@ -78,15 +78,27 @@ pub(super) fn launch(
     window: Window,
 ) -> Option<Result<Launch, String>> {
     let spec = sources.runs.spec(alloc)?;
+    let restarts_n = sources.runs.restarts_n(alloc, task);
     let task = spec.tasks.get(task)?;
     let payload = match payload(sources, spec, task) {
         Ok(payload) => payload,
         Err(why) => return Some(Err(why)),
     };
-    Some(
-        make(spec, task, sources.setting, job_version, inv, window)
-            .map(|launch| Launch { files: payload.into_iter().chain(launch.files).collect(), ..launch }),
-    )
+    let made = make(spec, task, sources.setting, job_version, inv, window);
+    Some(made.map(|launch| Launch { files: payload.into_iter().chain(launch.files).collect(), note: note(restarts_n), ..launch }))
+}
+
+/// What an invocation's folder says beside its record: how often the task had been restarted before. It orders the invocations of one
+/// boot, whatever the wall clock does.
+#[must_use]
+pub fn note(restarts_n: u64) -> Vec<u8> {
+    restarts_n.to_le_bytes().to_vec()
+}
+
+/// Reads a [`note`]; `None` = there is none.
+#[must_use]
+pub fn read_note(note: &[u8]) -> Option<u64> {
+    note.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// The file of a dispatch's payload, read from the store at each start: nobody keeps 16 KiB for a task that runs.

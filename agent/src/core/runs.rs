@@ -8,6 +8,7 @@ use dunlin_hal::clock::{Mono, Now};
 use dunlin_hal::entropy::Rng;
 use dunlin_runtime::alloc::health::{Verdict, Watch};
 use dunlin_runtime::alloc::machine::{Alloc, Event, RestartAsk};
+use dunlin_runtime::driver::Launch;
 use dunlin_runtime::event::{ClientStatus, EventKind, TaskPhase, TaskState};
 use dunlin_runtime::id::{AllocId, DeploymentId, Inv};
 use dunlin_runtime::spec::AllocSpec;
@@ -18,6 +19,8 @@ use super::Op;
 use crate::api::Tasks;
 use crate::api::error::ApiError;
 use crate::model::alloc::{Allocation, Desired, Edition};
+use crate::sched::place::Room;
+use crate::store::Seq;
 
 /// One living allocation.
 struct Run {
@@ -29,6 +32,8 @@ struct Run {
     watch: Option<Watch>,
     deployment: DeploymentId,
     edition: Edition,
+    /// The newest batch that holds a decision about it.
+    intent: Seq,
     /// Its row is durable.
     may_begin: bool,
     has_begun: bool,
@@ -38,6 +43,8 @@ struct Run {
 #[derive(Default)]
 pub struct Runs {
     all: BTreeMap<AllocId, Run>,
+    /// What all together may use.
+    room: Room,
     dirty: BTreeSet<AllocId>,
     /// Folders to remove, asked for through the API.
     collect: Vec<AllocId>,
@@ -74,6 +81,11 @@ fn watch(now: Now, alloc: &Allocation, spec: &AllocSpec) -> Option<Watch> {
 }
 
 impl Run {
+    /// It has begun, or its tasks have outlived the agent.
+    fn is_here(&self) -> bool {
+        self.has_begun || self.machine.is_out()
+    }
+
     fn watching(&self) -> Option<&Watch> {
         self.watch.as_ref().filter(|_| self.has_begun)
     }
@@ -96,6 +108,11 @@ impl Run {
 }
 
 impl Runs {
+    /// None yet; together they may use `room`.
+    pub(super) fn new(room: Room) -> Self {
+        Self { room, ..Self::default() }
+    }
+
     pub(super) fn has(&self, id: AllocId) -> bool {
         self.all.contains_key(&id)
     }
@@ -115,8 +132,42 @@ impl Runs {
         let machine = Alloc::new(spec, now);
         self.all.insert(
             alloc.id,
-            Run { machine, waits_for, watch, deployment: alloc.deployment, edition: alloc.edition, may_begin: false, has_begun: false },
+            Run {
+                machine,
+                waits_for,
+                watch,
+                deployment: alloc.deployment,
+                edition: alloc.edition,
+                intent: Seq(0),
+                may_begin: false,
+                has_begun: false,
+            },
         );
+    }
+
+    /// It begins after these have ended.
+    pub(super) fn wait_for(&mut self, id: AllocId, others: impl Iterator<Item = AllocId>) {
+        let living: Vec<AllocId> = others.filter(|other| self.has(*other)).collect();
+        if let Some(run) = self.all.get_mut(&id) {
+            run.waits_for.extend(living);
+        }
+    }
+
+    /// The batch in which the newest decision about an allocation is stored: what follows from it waits for that.
+    pub(super) fn intent(&self, id: AllocId) -> Seq {
+        self.all.get(&id).map_or(Seq(0), |run| run.intent)
+    }
+
+    /// A decision about an allocation goes into this batch.
+    pub(super) fn set_intent(&mut self, id: AllocId, seq: Seq) {
+        if let Some(run) = self.all.get_mut(&id) {
+            run.intent = seq;
+        }
+    }
+
+    /// How often a task was restarted so far.
+    pub(super) fn restarts_n(&self, id: AllocId, task: usize) -> u64 {
+        self.all.get(&id).and_then(|run| run.machine.states().get(task)).map_or(0, |state| state.restarts_n)
     }
 
     /// An allocation of an earlier life of the agent. Feed what was found with [`Runs::restored`], then [`Runs::may_begin`].
@@ -131,6 +182,7 @@ impl Runs {
             watch,
             deployment: alloc.deployment,
             edition: alloc.edition,
+            intent: Seq(0),
             may_begin: false,
             has_begun: false,
         };
@@ -157,6 +209,16 @@ impl Runs {
             run.machine.handle(now, rng, Event::News { task, inv, news });
             self.dirty.insert(id);
         }
+    }
+
+    /// Takes a launch back that has not happened, if its task is to end. True: it must not happen.
+    pub(super) fn withdraw(&mut self, now: Now, rng: &mut Rng, launch: &Launch) -> bool {
+        let Some(run) = self.all.get_mut(&launch.alloc) else { return false };
+        let was_withdrawn = run.machine.withdraw(now, rng, &launch.task, launch.inv);
+        if was_withdrawn {
+            self.dirty.insert(launch.alloc);
+        }
+        was_withdrawn
     }
 
     /// A launch that could not even be put together.
@@ -218,11 +280,14 @@ impl Runs {
 
     /// The next allocation to look at, begun if it may.
     pub(super) fn next_dirty(&mut self, now: Now, rng: &mut Rng) -> Option<AllocId> {
-        let id = self.dirty.pop_first()?;
-        if let Some(run) = self.all.get_mut(&id)
-            && run.may_begin
-            && !run.has_begun
-            && run.waits_for.is_empty()
+        // Who is here goes first: it may be leaving, which who is not waits for.
+        let is_here = |id: &&AllocId| self.all.get(*id).is_some_and(Run::is_here);
+        let id = *self.dirty.iter().find(is_here).or_else(|| self.dirty.first())?;
+        self.dirty.remove(&id);
+        let is_ready = self.all.get(&id).is_some_and(|run| run.may_begin && !run.has_begun && run.waits_for.is_empty());
+        if is_ready
+            && self.has_place(id)
+            && let Some(run) = self.all.get_mut(&id)
         {
             run.has_begun = true;
             // Its time begins with it, not with its predecessor's end.
@@ -230,6 +295,22 @@ impl Runs {
             run.machine.handle(now, rng, Event::Run);
         }
         Some(id)
+    }
+
+    /// True unless those that are leaving still have what it needs: the scheduler has given that away already, as upstream does, but a
+    /// port has one owner at a time, and memory is short. Who is leaving itself waits only for those who are here.
+    fn has_place(&self, id: AllocId) -> bool {
+        let Some(mine) = self.all.get(&id).map(|run| &run.machine) else { return false };
+        let counts = |run: &Run| run.is_here() || (run.machine.is_ending() && !mine.is_ending());
+        let others = || self.all.iter().filter(|(other, run)| **other != id && counts(run)).map(|(_, run)| &run.machine);
+        if !others().any(Alloc::is_ending) {
+            return true;
+        }
+        let used = others().fold(Room::default(), |used, other| used.plus(Room::of_spec(other.spec())));
+        let is_tight = used.plus(Room::of_spec(mine.spec())).exhausted_in(self.room).is_some();
+        let shares_port =
+            |other: &Alloc| other.spec().ports.iter().any(|port| mine.spec().ports.iter().any(|mine| mine.value == port.value));
+        !is_tight && !others().any(|other| other.is_ending() && shares_port(other))
     }
 
     /// It was not looked at after all.
@@ -265,12 +346,16 @@ impl Runs {
         Some(Took { changed, tasks, status: run.machine.client_status(), is_healthy, effects })
     }
 
-    /// The allocation has ended; whoever waited for it may begin.
+    /// The allocation has ended; whoever waited for it, or for its place, may begin. What it was waiting for itself is waited for by
+    /// its successor.
     pub(super) fn remove(&mut self, id: AllocId) {
-        self.all.remove(&id);
+        let before = self.all.remove(&id).map(|run| run.waits_for).unwrap_or_default();
         for (other, run) in &mut self.all {
             if run.waits_for.contains(&id) {
                 run.waits_for.retain(|waits_for| *waits_for != id);
+                run.waits_for.extend(&before);
+            }
+            if !run.has_begun {
                 self.dirty.insert(*other);
             }
         }

@@ -12,6 +12,7 @@ use dunlin_hal::sim::entropy::SimEntropy;
 use dunlin_hal::sim::facts::board;
 use dunlin_hal::sim::zones::SimZones;
 use dunlin_hal::volume::Space;
+use dunlin_runtime::task::restart::Window;
 use serde_json::Value;
 
 use super::*;
@@ -60,6 +61,7 @@ struct Process {
     alloc: AllocId,
     task: String,
     window: Window,
+    note: Vec<u8>,
     started: Wall,
     /// Its supervisor has come so far that it tells of it.
     is_born: bool,
@@ -131,7 +133,9 @@ impl World {
                 let is_alive = process.end.is_none();
                 let running = if process.is_born { vec![running] } else { Vec::new() };
                 let news = process.end.clone().map_or(running, |end| vec![end]);
-                Found { inv: *inv, alloc: process.alloc, task: process.task.clone(), window: Some(process.window), news, is_alive }
+                let restarts_n = launch::read_note(&process.note);
+                let window = Some(process.window);
+                Found { inv: *inv, alloc: process.alloc, task: process.task.clone(), window, restarts_n, news, is_alive }
             })
             .collect();
         let folders: Vec<AllocId> = self.folders.iter().copied().collect();
@@ -181,7 +185,7 @@ impl World {
         match effect {
             Effect::Commit(batch) => {
                 self.commits_n += 1;
-                self.writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+                self.writer.commit(&batch.rows).unwrap();
                 self.feed(Event::Committed(batch.seq));
             }
             Effect::Respond { id, reply } => {
@@ -218,8 +222,8 @@ impl World {
                 self.last_launch = Some(launch.clone());
                 self.folders.insert(launch.alloc);
                 let window = Window { count: launch.restart_n, start: launch.interval_started };
-                let process =
-                    Process { alloc: launch.alloc, task: launch.task.clone(), window, started: self.now.wall, is_born: true, end: None };
+                let (alloc, task, note) = (launch.alloc, launch.task.clone(), launch.note.clone());
+                let process = Process { alloc, task, window, note, started: self.now.wall, is_born: true, end: None };
                 self.processes.insert(launch.inv, process);
                 let news = News::Running { started_at: self.now.wall, pid: 1 };
                 self.feed(Event::News { alloc: launch.alloc, task: launch.task.clone(), inv: launch.inv, news });
@@ -654,7 +658,7 @@ fn a_full_disk_is_told_and_nothing_is_forgotten() {
     let id = world.send(Method::Put, "/v1/jobs", &job("l", "service", 1));
     assert_eq!(world.replies.remove(&id).unwrap().0, 500, "no further promise is made");
     let id = world.send(Method::Get, "/v1/agent/health", "");
-    world.writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    world.writer.commit(&batch.rows).unwrap();
     world.feed(Event::Committed(batch.seq));
     assert!(world.replies.contains_key(&id));
     assert_eq!(world.launches.len(), 2, "what was decided happens when it is durable");

@@ -5,7 +5,7 @@
 
 use dunlin_hal::budget::Budget;
 use dunlin_hal::entropy::Rng;
-use dunlin_runtime::spec::{DriverKind, NodeVars};
+use dunlin_runtime::spec::{AllocSpec, DriverKind, NodeVars};
 
 use super::ports::Taken;
 use super::reconcile::Slot;
@@ -109,7 +109,20 @@ impl Room {
         Self { cpu_mhz: grant.cpu_mhz(), memory_mb: grant.memory_mb(), disk_mb: u64::from(grant.disk_mb) }
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// What the tasks of an allocation may use. Disk space is counted by the scheduler only.
+    #[must_use]
+    pub fn of_spec(spec: &AllocSpec) -> Self {
+        let resources = || spec.tasks.iter().map(|task| task.resources);
+        Self {
+            cpu_mhz: resources().map(|one| u64::from(one.cpu_mhz)).sum(),
+            memory_mb: resources().map(|one| u64::from(one.memory_mb)).sum(),
+            disk_mb: 0,
+        }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             cpu_mhz: self.cpu_mhz.saturating_add(other.cpu_mhz),
             memory_mb: self.memory_mb.saturating_add(other.memory_mb),
@@ -126,7 +139,8 @@ impl Room {
     }
 
     /// The first dimension in which `self` does not fit into `room`; `None` = it fits.
-    fn exhausted_in(self, room: Self) -> Option<&'static str> {
+    #[must_use]
+    pub fn exhausted_in(self, room: Self) -> Option<&'static str> {
         if self.cpu_mhz > room.cpu_mhz {
             Some("cpu")
         } else if self.memory_mb > room.memory_mb {

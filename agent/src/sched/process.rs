@@ -47,7 +47,8 @@ pub fn process(
     };
     let runs = job.as_ref().filter(|_| row.as_ref().is_some_and(|row| !row.is_stopped));
     let edition = row.as_ref().map(JobRow::edition).unwrap_or_default();
-    let allocs = allocs_of(store, &eval.job, &live, runs, edition)?;
+    let mut allocs = allocs_of(store, &eval.job, &live, runs, edition)?;
+    follow_late(store, &eval, &mut allocs)?;
     let deployment = store.view().latest_deployment(&eval.job)?;
     let older = older_versions(store, &eval.job, &allocs, edition)?;
     let changes = reconcile::reconcile(&Ask {
@@ -57,6 +58,7 @@ pub fn process(
         deployment: deployment.as_ref(),
         eval: eval.id,
         now: now.wall,
+        spent: row.as_ref().map_or(&[], |row| &row.spent),
         // One more than can be placed, so that what is not placed has a reason.
         slots_max: site.allocs_max.saturating_add(1),
         older: &|alloc| older.get(&alloc.edition),
@@ -78,8 +80,8 @@ fn allocs_of(store: &Store, key: &JobKey, live: &[Allocation], job: Option<&Job>
     let Some(job) = job else { return Ok(allocs) };
     let wanted_n: u64 = job.task_groups.iter().map(|group| u64::from(group.count())).sum();
     let mut seen: BTreeSet<(String, u32)> = BTreeSet::new();
-    let mut before = None;
-    while (seen.len() as u64) < wanted_n {
+    let (mut before, mut slots_n) = (None, 0);
+    while slots_n < wanted_n {
         let page = store.view().job_allocs(key, before.as_deref(), 32)?;
         let Some((last, _)) = page.last() else { break };
         before = Some(last.clone());
@@ -87,14 +89,27 @@ fn allocs_of(store: &Store, key: &JobKey, live: &[Allocation], job: Option<&Job>
             if alloc.edition.create_index != edition.create_index {
                 return Ok(allocs);
             }
-            let is_counted = job.group(&alloc.group).is_some_and(|group| alloc.index < group.count());
+            let Some(group) = job.group(&alloc.group) else { continue };
             let is_new = !alloc.health.as_ref().is_some_and(|health| health.is_canary) && seen.insert((alloc.group.clone(), alloc.index));
-            if is_counted && is_new && alloc.is_over() {
+            slots_n += u64::from(is_new && alloc.index < group.count());
+            // A number beyond the count is from when there were more: what was done under it is done.
+            if is_new && alloc.is_over() {
                 allocs.push(alloc);
             }
         }
     }
     Ok(allocs)
+}
+
+/// A failure whose follow-up has come and gone has waited long enough, whatever a clock says that was set back since: this evaluation is
+/// its follow-up now.
+fn follow_late(store: &Store, eval: &Evaluation, allocs: &mut [Allocation]) -> Result<(), StoreError> {
+    for alloc in allocs.iter_mut().filter(|alloc| !alloc.followup_eval.is_nil() && alloc.followup_eval != eval.id && alloc.next.is_nil()) {
+        if store.view().eval(alloc.followup_eval)?.is_none_or(|eval| eval.status.is_terminal()) {
+            alloc.followup_eval = eval.id;
+        }
+    }
+    Ok(())
 }
 
 /// The older versions that allocations run.

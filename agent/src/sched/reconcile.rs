@@ -35,12 +35,20 @@ pub struct Ask<'a> {
     pub eval: EvalId,
     /// Now.
     pub now: Wall,
+    /// Places, by group, that are not filled again although nothing is known of them any more.
+    pub spent: &'a [(String, u32)],
     /// At most so many empty slots of each group are listed.
     pub slots_max: usize,
     /// The version an allocation runs, when it is an older one that is still known.
     pub older: &'a dyn Fn(&Allocation) -> Option<&'a Job>,
     /// True when this node may still run the group.
     pub can_stay: &'a dyn Fn(&Job, &TaskGroup) -> bool,
+}
+
+impl Ask<'_> {
+    fn spent_n(&self, group: &str) -> u32 {
+        self.spent.iter().find(|(name, _)| name == group).map_or(0, |(_, n)| *n)
+    }
 }
 
 /// A place to fill.
@@ -191,7 +199,7 @@ fn group_changes<'a>(
 ) -> DesiredUpdates {
     let mut desired = DesiredUpdates::default();
     let is_batch = job.kind() == JobKind::Batch;
-    let wanted_n = group.count() as usize;
+    let wanted_n = group.count().saturating_sub(ask.spent_n(&group.name)) as usize;
     let update = group.update.as_ref().filter(|update| !is_batch && update.max_parallel.unwrap_or(0) > 0);
     let known = rollout.current.and_then(|current| current.group(&group.name));
     let mut state = known.cloned().unwrap_or_else(|| new_state(&group.name, update));
@@ -289,8 +297,9 @@ fn group_changes<'a>(
     let existing_n = sets.stay.len() + sets.migrate.len() + sets.now.len();
     let empty_n = wanted_n.saturating_sub(existing_n);
     let listed_n = empty_n.min(ask.slots_max);
-    let new = (0..=u32::MAX).filter(|index| !names.contains(index)).take(listed_n);
-    place.extend(new.map(|index| Slot { group: group.name.clone(), index, wants_older: is_canarying, ..Slot::default() }));
+    let new: Vec<u32> = (0..=u32::MAX).filter(|index| !names.contains(index)).take(listed_n).collect();
+    names.extend(&new);
+    place.extend(new.into_iter().map(|index| Slot { group: group.name.clone(), index, wants_older: is_canarying, ..Slot::default() }));
     if known.is_none() {
         state.desired_n = state.desired_n.saturating_add(count(sets.now.len() + empty_n));
     }
@@ -307,12 +316,16 @@ fn group_changes<'a>(
         let step_n = destructive.len().min(under_n);
         desired.destructive_update += many(step_n);
         desired.ignore += many(destructive.len() - step_n);
-        changes.replace.extend(destructive.iter().take(step_n).map(|alloc| Slot {
-            group: group.name.clone(),
-            index: alloc.index,
-            previous: alloc.id,
-            ..Slot::default()
-        }));
+        // A promoted canary bears the number of what it was to replace: where both stay, the replacement takes the next.
+        let goes = |alloc: &Allocation| destructive.iter().take(step_n).any(|other| other.id == alloc.id);
+        let mut taken: BTreeSet<u32> =
+            sets.stay.iter().filter(|alloc| !alloc.is_terminal() && !goes(alloc)).map(|alloc| alloc.index).collect();
+        for alloc in destructive.iter().take(step_n) {
+            let is_free = taken.insert(alloc.index);
+            let index = if is_free { alloc.index } else { (0..=u32::MAX).find(|index| !names.contains(index)).unwrap_or(alloc.index) };
+            names.insert(index);
+            changes.replace.push(Slot { group: group.name.clone(), index, previous: alloc.id, ..Slot::default() });
+        }
     } else {
         // Failures are replaced although nothing else moves, but not those of the deployment that failed.
         let failed_id = rollout.current.filter(|_| rollout.is_failed).map(|current| current.id);
@@ -347,7 +360,8 @@ fn group_changes<'a>(
     }
     let is_moving = destructive.len() + in_place_n + places_n + sets.migrate.len() + later_n > 0 || needs_canaries;
     let is_healthy = known.is_none_or(|_| state.healthy_n >= state.desired_n.max(state.desired_canaries_n) && !is_canarying);
-    rollout.is_complete &= !is_moving && is_healthy;
+    // A group it does not move does not hold a deployment up. Upstream waits for its placements too, and nothing tells it when they come.
+    rollout.is_complete &= (known.is_none() && !rollout.is_held()) || (!is_moving && is_healthy);
     desired
 }
 
@@ -446,15 +460,22 @@ fn due(ask: &Ask<'_>, group: &TaskGroup, alloc: &Allocation, rollout: &Rollout<'
     if has_ended && alloc.must_reschedule {
         return Due::Now;
     }
-    let at = group.reschedule_policy.as_ref().filter(|_| has_ended).and_then(|policy| reschedule::due_at(policy, alloc));
+    let at = group.reschedule_policy.as_ref().filter(|_| has_ended).and_then(|policy| {
+        // A wall clock that was set back since makes nobody wait longer than the policy's delay.
+        let at_most = ask.now.0.saturating_add(reschedule::delay_ns(policy, alloc));
+        reschedule::due_at(policy, alloc).map(|at| Wall(at.0.min(at_most)))
+    });
+    // What only lacked room has waited already.
+    let has_waited = alloc.followup_eval == ask.eval || alloc.last_reschedule == LastReschedule::NotPlaced;
     match at {
-        Some(at) if alloc.followup_eval == ask.eval || at.0.saturating_sub(ask.now.0) <= DUE_SOON_NS => Due::Now,
+        Some(at) if has_waited || at.0.saturating_sub(ask.now.0) <= DUE_SOON_NS => Due::Now,
         Some(at) if alloc.followup_eval.is_nil() => Due::Later(at),
         _ => Due::Never,
     }
 }
 
-/// Stops what is more than wanted; gives how many. What is stopped leaves its set.
+/// Stops what is more than wanted; gives how many. What is stopped leaves its set. What has ended takes no place that is not there:
+/// upstream replaces failures beyond the count, and has more than wanted until the next evaluation.
 fn stop_excess(
     wanted_n: usize,
     is_canarying: bool,
@@ -464,9 +485,11 @@ fn stop_excess(
     changes: &mut Changes,
 ) -> u64 {
     let is_safe = |alloc: &Allocation| is_canarying && canaries.contains(&alloc.id);
-    let counted_n = sets.stay.iter().filter(|alloc| !is_safe(alloc)).count() + sets.migrate.len();
-    let mut remove_n = counted_n.saturating_sub(wanted_n);
-    if remove_n == 0 {
+    let counted = |set: &[&Allocation]| set.iter().filter(|alloc| !is_safe(alloc)).count();
+    let (held_n, now_n) = (counted(&sets.stay) + sets.migrate.len(), counted(&sets.now));
+    let remove_n = held_n.saturating_sub(wanted_n);
+    let drop_n = (held_n + now_n).saturating_sub(wanted_n) - remove_n;
+    if remove_n + drop_n == 0 {
         return 0;
     }
     let promoted: BTreeSet<u32> = if is_canarying {
@@ -474,21 +497,30 @@ fn stop_excess(
     } else {
         sets.stay.iter().filter(|alloc| canaries.contains(&alloc.id)).map(|alloc| alloc.index).collect()
     };
-    // First those whose promoted canary has taken their number, then those that move anyway, then the highest numbers.
-    let mut order: Vec<(u8, core::cmp::Reverse<u32>, AllocId)> = Vec::new();
-    for alloc in sets.stay.iter().filter(|alloc| !alloc.is_terminal() && !is_safe(alloc)) {
+    // First those whose promoted canary has taken their number, then those that move anyway, then the highest numbers, then what has
+    // ended.
+    let mut order: Vec<(u8, core::cmp::Reverse<u32>, &Allocation)> = Vec::new();
+    for alloc in sets.stay.iter().filter(|alloc| !is_safe(alloc)) {
         let gives_way = promoted.contains(&alloc.index) && !canaries.contains(&alloc.id);
-        order.push((if gives_way { 0 } else { 2 }, core::cmp::Reverse(alloc.index), alloc.id));
+        let class = if alloc.is_terminal() { 3 } else { [2, 0][usize::from(gives_way)] };
+        order.push((class, core::cmp::Reverse(alloc.index), alloc));
     }
-    order.extend(sets.migrate.iter().map(|alloc| (1, core::cmp::Reverse(alloc.index), alloc.id)));
-    order.sort();
-    let gone: BTreeSet<AllocId> = order.into_iter().take(remove_n).map(|(_, _, id)| id).collect();
-    remove_n = gone.len();
-    changes.stop.extend(gone.iter().map(|id| Stop { alloc: *id, description: NOT_NEEDED }));
-    sets.stay.retain(|alloc| !gone.contains(&alloc.id));
-    sets.migrate.retain(|alloc| !gone.contains(&alloc.id));
+    order.extend(sets.migrate.iter().map(|alloc| (1, core::cmp::Reverse(alloc.index), *alloc)));
+    order.sort_by_key(|(class, index, alloc)| (*class, *index, alloc.id));
+    let mut failures: Vec<&Allocation> = sets.now.iter().copied().filter(|alloc| !is_safe(alloc)).collect();
+    failures.sort_by_key(|alloc| core::cmp::Reverse(alloc.index));
+    let gone: Vec<&Allocation> =
+        order.into_iter().map(|(_, _, alloc)| alloc).take(remove_n).chain(failures.into_iter().take(drop_n)).collect();
+    let is_there = |alloc: &&Allocation| !gone.iter().any(|other| other.id == alloc.id);
+    sets.stay.retain(is_there);
+    sets.migrate.retain(is_there);
+    sets.now.retain(is_there);
     *names = sets.stay.iter().chain(&sets.migrate).chain(&sets.now).map(|alloc| alloc.index).collect();
-    many(remove_n)
+    // Work that is done has nothing to stop.
+    let stops = gone.iter().filter(|alloc| !alloc.is_terminal() || alloc.client_status == ClientStatus::Failed);
+    let before_n = changes.stop.len();
+    changes.stop.extend(stops.map(|alloc| Stop { alloc: alloc.id, description: NOT_NEEDED }));
+    many(changes.stop.len() - before_n)
 }
 
 /// How many may be placed or replaced now.
@@ -523,7 +555,7 @@ fn under_provisioned(
 /// A job that has one allocation of each group on every node.
 fn system_changes(ask: &Ask<'_>, job: &Job, group: &TaskGroup, allocs: &[&Allocation], changes: &mut Changes) -> DesiredUpdates {
     let mut desired = DesiredUpdates::default();
-    let is_wanted = group.count() > 0;
+    let is_wanted = group.count() > ask.spent_n(&group.name);
     let mut has_one = false;
     let mut replaced = None;
     for alloc in allocs.iter().filter(|alloc| !alloc.is_terminal()) {

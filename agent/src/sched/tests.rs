@@ -74,7 +74,18 @@ fn plain<'a>(
     older: &'a dyn Fn(&Allocation) -> Option<&'a Job>,
 ) -> Ask<'a> {
     let edition = edition(version);
-    Ask { job, edition, allocs, deployment: None, eval: EvalId([9; 16]), now: Wall(0), slots_max, older, can_stay: &|_, _| true }
+    Ask {
+        job,
+        edition,
+        allocs,
+        deployment: None,
+        eval: EvalId([9; 16]),
+        now: Wall(0),
+        spent: &[],
+        slots_max,
+        older,
+        can_stay: &|_, _| true,
+    }
 }
 
 /// stops as `<n>:<first word of why>`, in-place as `<n>`, missing as `<index>[<-previous]`.

@@ -43,7 +43,7 @@ pub fn put(
         dispatch_token: job.dispatch_idempotency_token.clone(),
     };
     let mut row = match known {
-        Some(row) => JobRow { version: row.version + 1, ..row },
+        Some(row) => JobRow { version: row.version + 1, spent: Vec::new(), ..row },
         None => JobRow { create_index: index, ..JobRow::default() },
     };
     row.is_stopped = false;

@@ -69,7 +69,7 @@ fn run(mut group: Group, batches: &Receiver<Batch>, teller: &Teller<Told>) {
             Err(RecvTimeoutError::Disconnected) => true,
         };
         batches.try_iter().for_each(|batch| group.take(batch));
-        if is_closing && group.kept().is_empty() {
+        if is_closing && group.newest().is_none() {
             return;
         }
         if let Some(told) = group.commit()

@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use dunlin_hal::disk::{Disk, KeptRoom};
+use dunlin_hal::linux::disk::uncache;
 use dunlin_hal::linux::reserve::Reserve;
 use dunlin_hal::sim::disk::SimDisk;
 use redb::{Database, StorageBackend, TableDefinition};
@@ -175,7 +176,7 @@ fn builder(cache_bytes: usize) -> redb::Builder {
 fn create(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
     let Place::File(path) = place else { return open(place, cache_bytes) };
     if fs::metadata(path).is_ok_and(|meta| meta.len() > 0) {
-        return Ok(builder(cache_bytes).open(path)?);
+        return open(place, cache_bytes);
     }
     let new = path.with_extension("redb.new");
     let _ = fs::remove_file(&new);
@@ -186,11 +187,20 @@ fn create(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
     Ok(database)
 }
 
-/// Opens what must be there.
+/// Opens what must be there, as the disk has it: after a failed sync the kernel's cache shows what was never written, and a commit
+/// that builds on that is lost with the power, and all before it too.
 fn open(place: &Place, cache_bytes: usize) -> Result<Database, StoreError> {
     match place {
-        Place::File(path) => Ok(builder(cache_bytes).open(path)?),
-        Place::Disk(disk) => Ok(builder(cache_bytes).create_with_backend(OnDisk(disk.clone()))?),
+        Place::File(path) => {
+            if let Err(error) = uncache(path) {
+                log::warn!("{}: {error}", path.display());
+            }
+            Ok(builder(cache_bytes).open(path)?)
+        }
+        Place::Disk(disk) => {
+            disk.uncache();
+            Ok(builder(cache_bytes).create_with_backend(OnDisk(disk.clone()))?)
+        }
     }
 }
 

@@ -3,10 +3,10 @@
 //!
 //! Shape: [`Group::take`] batches, then [`Group::commit`] makes all of them durable as one transaction and says what to tell. After an
 //! error they are kept: commit again, with whatever came meanwhile, after [`Group::retry_s`].
-//! Bound: the core refuses writes at `Budget::batches_max`.
+//! Bound: the rows there are; of each only the newest is kept, however long the disk takes nothing.
 
 use super::writer::Writer;
-use super::{Batch, Seq};
+use super::{Batch, Rows, Seq};
 
 /// Waits between tries after an error, seconds; the last repeats.
 const RETRY_S: [u64; 5] = [1, 2, 5, 10, 30];
@@ -25,10 +25,12 @@ pub enum Told {
     },
 }
 
-/// Batches that are not durable, oldest first, and their writer.
+/// Batches that are not durable, as one, and their writer.
 pub struct Group {
     writer: Writer,
-    kept: Vec<Batch>,
+    rows: Rows,
+    /// The newest of them; `None` = there are none.
+    newest: Option<Seq>,
     tries: usize,
 }
 
@@ -36,18 +38,23 @@ impl Group {
     /// No batches yet.
     #[must_use]
     pub fn new(writer: Writer) -> Self {
-        Self { writer, kept: Vec::new(), tries: 0 }
+        Self { writer, rows: Rows::new(), newest: None, tries: 0 }
     }
 
     /// One more, newer than all before.
     pub fn take(&mut self, batch: Batch) {
-        self.kept.push(batch);
+        debug_assert!(self.newest < Some(batch.seq), "batches come in order");
+        if self.newest.replace(batch.seq).is_none() {
+            self.rows = batch.rows;
+        } else {
+            self.rows.extend(batch.rows);
+        }
     }
 
-    /// Batches that are not durable, oldest first.
+    /// The newest batch that is not durable; `None` = all are.
     #[must_use]
-    pub fn kept(&self) -> &[Batch] {
-        &self.kept
+    pub fn newest(&self) -> Option<Seq> {
+        self.newest
     }
 
     /// After a failure: when to try again, seconds. `None` = nothing has failed.
@@ -59,7 +66,8 @@ impl Group {
     /// Writes all there is as one transaction; returns when it is on the disk, or when the disk took none of it. `None`: there was
     /// nothing to write.
     pub fn commit(&mut self) -> Option<Told> {
-        let commit = || self.writer.commit(self.kept.iter().map(|batch| (batch.seq, &batch.rows)));
+        let newest = self.newest?;
+        let commit = || self.writer.commit(&self.rows);
         let mut result = commit();
         if let Err(error) = &result
             && self.writer.make_room()
@@ -68,10 +76,11 @@ impl Group {
             result = self.writer.recover().and_then(|()| commit());
         }
         match result {
-            Ok(last) => {
-                self.kept.clear();
+            Ok(()) => {
+                self.rows.clear();
+                self.newest = None;
                 self.tries = 0;
-                last.map(Told::Committed)
+                Some(Told::Committed(newest))
             }
             Err(error) => {
                 self.tries += 1;
@@ -79,7 +88,7 @@ impl Group {
                     Ok(()) => error.to_string(),
                     Err(second) => format!("{error}; {second}"),
                 };
-                Some(Told::Failed { seq: self.kept.last().map(|batch| batch.seq).unwrap_or_default(), text })
+                Some(Told::Failed { seq: newest, text })
             }
         }
     }

@@ -180,6 +180,12 @@ impl Store {
         Ok(store)
     }
 
+    /// False while the database is closed: a write has failed, and it could not be opened again yet.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.backend.database().is_some()
+    }
+
     /// Reads of one turn. Do not keep it across turns: it pins pages of the file.
     #[must_use]
     pub fn view(&self) -> view::View<'_> {
@@ -578,7 +584,8 @@ pub fn shift_client_status(store: &mut Store, alloc: &mut Allocation, to: Client
         return Ok(());
     }
     let index = alloc.modify_index;
-    if let Some(mut job) = store.view().job(&alloc.job)? {
+    // One of a job that was purged is none of the job that has its name now.
+    if let Some(mut job) = store.view().job(&alloc.job)?.filter(|job| job.create_index == alloc.edition.create_index) {
         crate::model::summary::entry(&mut job.summary, &alloc.group).shift(Some(from), to);
         job.summary_modify_index = index;
         store.put_job(&alloc.job.clone(), &job);

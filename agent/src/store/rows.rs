@@ -69,6 +69,8 @@ pub struct JobRow {
     pub children: Children,
     /// Newest slot launched, of a periodic job: an older one never is. [`Wall::UNSET`] = none yet.
     pub last_slot_at: Wall,
+    /// Places of the newest version, by group, whose allocations have ended and are forgotten, and which are not filled again.
+    pub spent: Vec<(String, u32)>,
 }
 
 /// `JobSummary.Children`.
@@ -191,11 +193,12 @@ fn encode<T: Serialize>(version: u8, row: &T) -> Vec<u8> {
     postcard::to_extend(row, vec![version]).unwrap_or_default()
 }
 
-fn decode<T: DeserializeOwned>(kind: &'static str, bytes: &[u8]) -> Result<T, StoreError> {
+/// A row of the newest version there is of its kind; who knows older ones looks at the first byte before.
+fn decode<T: DeserializeOwned>(kind: &'static str, newest: u8, bytes: &[u8]) -> Result<T, StoreError> {
     match bytes.split_first() {
-        Some((1, body)) => postcard::from_bytes(body).map_err(|_| StoreError::Corrupt { kind }),
-        Some((0, _)) | None => Err(StoreError::Corrupt { kind }),
-        Some((&version, _)) => Err(StoreError::Newer { kind, version }),
+        Some((&version, body)) if version == newest => postcard::from_bytes(body).map_err(|_| StoreError::Corrupt { kind }),
+        Some((&version, _)) if version > newest => Err(StoreError::Newer { kind, version }),
+        _ => Err(StoreError::Corrupt { kind }),
     }
 }
 
@@ -215,8 +218,12 @@ pub(super) fn encode_meta(meta: &Meta) -> Vec<u8> {
     encode(1, &MetaV1 { index, tables, wall_ns: wall.0, boot_id, allocs_n, evals_n, reboots_n })
 }
 
-pub(super) fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
-    let MetaV1 { index, tables, wall_ns, boot_id, allocs_n, evals_n, reboots_n } = decode("meta", bytes)?;
+/// Decodes the `m` row.
+///
+/// # Errors
+/// See the module.
+pub fn decode_meta(bytes: &[u8]) -> Result<Meta, StoreError> {
+    let MetaV1 { index, tables, wall_ns, boot_id, allocs_n, evals_n, reboots_n } = decode("meta", 1, bytes)?;
     Ok(Meta { index, tables, wall: Wall(wall_ns), boot_id, allocs_n, evals_n, reboots_n })
 }
 
@@ -244,6 +251,12 @@ struct JobV1 {
     dispatch_token: String,
 }
 
+#[derive(Serialize, Deserialize)]
+struct JobV2 {
+    v1: JobV1,
+    spent: Vec<(String, u32)>,
+}
+
 fn kind_byte(kind: JobKind) -> u8 {
     match kind {
         JobKind::Service => 0,
@@ -266,31 +279,29 @@ fn byte_kind(byte: u8) -> Result<JobKind, StoreError> {
 pub(super) fn encode_job(row: &JobRow) -> Vec<u8> {
     let row = row.clone();
     let JobStub { name, kind, priority, datacenters, parent_id, is_periodic, is_parameterized, submit_at, dispatch_token } = row.stub;
-    encode(
-        1,
-        &JobV1 {
-            version: row.version,
-            is_stopped: row.is_stopped,
-            status: row.status,
-            create_index: row.create_index,
-            modify_index: row.modify_index,
-            job_modify_index: row.job_modify_index,
-            summary_modify_index: row.summary_modify_index,
-            had_eval: row.had_eval,
-            summary: row.summary,
-            name,
-            kind: kind_byte(kind),
-            priority,
-            datacenters,
-            parent_id,
-            is_periodic,
-            is_parameterized,
-            submit_ns: submit_at.0,
-            children: row.children,
-            last_slot_ns: row.last_slot_at.0,
-            dispatch_token,
-        },
-    )
+    let v1 = JobV1 {
+        version: row.version,
+        is_stopped: row.is_stopped,
+        status: row.status,
+        create_index: row.create_index,
+        modify_index: row.modify_index,
+        job_modify_index: row.job_modify_index,
+        summary_modify_index: row.summary_modify_index,
+        had_eval: row.had_eval,
+        summary: row.summary,
+        name,
+        kind: kind_byte(kind),
+        priority,
+        datacenters,
+        parent_id,
+        is_periodic,
+        is_parameterized,
+        submit_ns: submit_at.0,
+        children: row.children,
+        last_slot_ns: row.last_slot_at.0,
+        dispatch_token,
+    };
+    encode(2, &JobV2 { v1, spent: row.spent })
 }
 
 /// Decodes a `J` row.
@@ -298,7 +309,10 @@ pub(super) fn encode_job(row: &JobRow) -> Vec<u8> {
 /// # Errors
 /// See the module.
 pub fn decode_job(bytes: &[u8]) -> Result<JobRow, StoreError> {
-    let row: JobV1 = decode("job", bytes)?;
+    let JobV2 { v1: row, spent } = match bytes.first() {
+        Some(1) => JobV2 { v1: decode("job", 1, bytes)?, spent: Vec::new() },
+        _ => decode("job", 2, bytes)?,
+    };
     Ok(JobRow {
         version: row.version,
         is_stopped: row.is_stopped,
@@ -322,6 +336,7 @@ pub fn decode_job(bytes: &[u8]) -> Result<JobRow, StoreError> {
         },
         children: row.children,
         last_slot_at: Wall(row.last_slot_ns),
+        spent,
     })
 }
 
@@ -345,7 +360,7 @@ pub(super) fn encode_job_version(row: &JobVersion) -> Vec<u8> {
 /// # Errors
 /// See the module.
 pub fn decode_job_version(bytes: &[u8]) -> Result<JobVersion, StoreError> {
-    let JobVersionV1 { version, is_stable, is_stopped, job_modify_index, submit_ns, spec } = decode("job version", bytes)?;
+    let JobVersionV1 { version, is_stable, is_stopped, job_modify_index, submit_ns, spec } = decode("job version", 1, bytes)?;
     Ok(JobVersion { version, is_stable, is_stopped, job_modify_index, submit_at: Wall(submit_ns), spec })
 }
 
@@ -362,8 +377,12 @@ pub(super) fn encode_node(row: &NodeRow) -> Vec<u8> {
     encode(1, &NodeV1 { create_index, modify_index, is_ineligible, status_updated_ns: status_updated_at.0 })
 }
 
-pub(super) fn decode_node(bytes: &[u8]) -> Result<NodeRow, StoreError> {
-    let NodeV1 { create_index, modify_index, is_ineligible, status_updated_ns } = decode("node", bytes)?;
+/// Decodes the `N` row.
+///
+/// # Errors
+/// See the module.
+pub fn decode_node(bytes: &[u8]) -> Result<NodeRow, StoreError> {
+    let NodeV1 { create_index, modify_index, is_ineligible, status_updated_ns } = decode("node", 1, bytes)?;
     Ok(NodeRow { create_index, modify_index, is_ineligible, status_updated_at: Wall(status_updated_ns) })
 }
 
@@ -377,7 +396,7 @@ pub(super) fn encode_outbox(version: u64) -> Vec<u8> {
 }
 
 pub(super) fn decode_outbox(bytes: &[u8]) -> Result<u64, StoreError> {
-    Ok(decode::<OutboxV1>("outbox", bytes)?.version)
+    Ok(decode::<OutboxV1>("outbox", 1, bytes)?.version)
 }
 
 /// Decodes an `a` or `e` row: 8 bytes, big endian, no version (its shape is part of the key's).
@@ -548,7 +567,7 @@ pub(super) fn encode_alloc(alloc: &Allocation) -> Vec<u8> {
 /// # Errors
 /// See the module.
 pub fn decode_alloc(bytes: &[u8]) -> Result<Allocation, StoreError> {
-    let row: AllocV1 = decode("allocation", bytes)?;
+    let row: AllocV1 = decode("allocation", 1, bytes)?;
     let ports = row.ports.into_iter().map(|PortV1 { label, value, to, host_ip }| Port { label, value, to, host_ip });
     Ok(Allocation {
         id: AllocId(row.id),
@@ -657,7 +676,7 @@ pub(super) fn encode_eval(eval: &Evaluation) -> Vec<u8> {
 /// # Errors
 /// See the module.
 pub fn decode_eval(bytes: &[u8]) -> Result<Evaluation, StoreError> {
-    let row: EvalV1 = decode("evaluation", bytes)?;
+    let row: EvalV1 = decode("evaluation", 1, bytes)?;
     Ok(Evaluation {
         id: EvalId(row.id),
         job: JobKey { namespace: row.namespace, id: row.job_id },
@@ -761,7 +780,7 @@ pub(super) fn encode_deployment(deployment: &Deployment) -> Vec<u8> {
 /// # Errors
 /// See the module.
 pub fn decode_deployment(bytes: &[u8]) -> Result<Deployment, StoreError> {
-    let row: DeploymentV1 = decode("deployment", bytes)?;
+    let row: DeploymentV1 = decode("deployment", 1, bytes)?;
     let groups = row.groups.into_iter().map(|state| GroupState {
         group: state.group,
         auto_revert: state.auto_revert,
@@ -802,5 +821,5 @@ pub(super) fn encode_scaling(events: &ScalingEvents) -> Vec<u8> {
 /// # Errors
 /// See the module.
 pub(super) fn decode_scaling(bytes: &[u8]) -> Result<ScalingEvents, StoreError> {
-    decode("scaling events", bytes)
+    decode("scaling events", 1, bytes)
 }

@@ -1,5 +1,6 @@
 //! Rows under rows: what a view shows while batches are on their way, what a restart finds, which bytes are frozen.
 
+use super::group::{Group, Told};
 use super::rows::{JobRow, JobStub, JobVersion, NodeRow};
 use super::writer::Writer;
 use super::*;
@@ -184,6 +185,7 @@ fn job_row() -> JobRow {
         },
         children: rows::Children { pending_n: 7, running_n: 8, dead_n: 9 },
         last_slot_at: Wall(10),
+        spent: vec![("g".to_owned(), 3)],
     }
 }
 
@@ -226,7 +228,7 @@ fn frozen_rows_still_open() {
     for (name, bytes) in [
         ("alloc-v1", rows::encode_alloc(&alloc(1))),
         ("eval-v1", rows::encode_eval(&eval(1))),
-        ("job-v1", rows::encode_job(&job_row())),
+        ("job-v2", rows::encode_job(&job_row())),
         ("job-version-v1", rows::encode_job_version(&job_version())),
         ("deployment-v1", rows::encode_deployment(&deployment(1))),
         ("node-v1", rows::encode_node(&node_row())),
@@ -241,6 +243,8 @@ fn frozen_rows_still_open() {
         let frozen = std::fs::read(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
         assert_eq!(frozen, bytes, "{name}: the encoding of a shipped version has changed");
     }
+    let job_v1 = std::fs::read(dir.join("job-v1.bin")).unwrap();
+    assert_eq!(rows::decode_job(&job_v1), Ok(JobRow { spent: Vec::new(), ..job_row() }));
 }
 
 #[test]
@@ -273,7 +277,7 @@ fn the_newest_is_seen_and_the_durable_is_found() {
     changed.client_description = "changed".to_owned();
     store.put_alloc(&changed);
     store.seal_soft(now(2));
-    writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    writer.commit(&batch.rows).unwrap();
     store.committed(batch.seq);
     assert!(store.is_durable(), "soft rows are no batch");
     assert_eq!(store.view().alloc(AllocId([1; 16])).unwrap(), Some(changed.clone()), "soft rows are shown");
@@ -285,7 +289,7 @@ fn the_newest_is_seen_and_the_durable_is_found() {
 
     // The next batch carries the soft rows.
     let batch = store.seal(now(3)).unwrap();
-    writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    writer.commit(&batch.rows).unwrap();
     store.committed(batch.seq);
     assert_eq!(Store::open(store.backend.clone()).unwrap().view().alloc(AllocId([1; 16])).unwrap(), Some(changed));
     assert_eq!(store.seal(now(4)), None, "nothing changed, nothing is written");
@@ -349,7 +353,7 @@ fn scans_merge_durable_and_pending_rows_in_both_directions() {
         store.add_alloc(&alloc(n));
     }
     let batch = store.seal(now(1)).unwrap();
-    writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    writer.commit(&batch.rows).unwrap();
     store.committed(batch.seq);
     // Pending: two new, one changed, one gone.
     store.add_alloc(&alloc(2));
@@ -373,6 +377,7 @@ fn scans_merge_durable_and_pending_rows_in_both_directions() {
 fn scans_agree_with_a_plain_map() {
     // Random puts, removals, seals and commits against a BTreeMap: every scan agrees.
     let (mut store, writer) = memory();
+    let mut group = Group::new(writer);
     let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut rng = dunlin_hal::entropy::Rng::new(&mut dunlin_hal::sim::entropy::SimEntropy::new(11));
     let mut waiting: Vec<Batch> = Vec::new();
@@ -392,8 +397,8 @@ fn scans_agree_with_a_plain_map() {
             7 | 8 => waiting.extend(store.seal(now(round))),
             _ => {
                 if !waiting.is_empty() {
-                    let last = writer.commit(waiting.iter().map(|batch| (batch.seq, &batch.rows))).unwrap().unwrap();
-                    waiting.clear();
+                    waiting.drain(..).for_each(|batch| group.take(batch));
+                    let Some(Told::Committed(last)) = group.commit() else { panic!("round {round}") };
                     store.committed(last);
                 }
             }
@@ -423,8 +428,12 @@ fn one_group_commit_takes_all_that_waits() {
     second_row.modify_index = 50;
     store.put_node(&second_row);
     let second = store.seal(now(2)).unwrap();
-    let last = writer.commit([&first, &second].into_iter().map(|batch| (batch.seq, &batch.rows))).unwrap();
-    assert_eq!(last, Some(second.seq));
+    let last = second.seq;
+    let mut group = Group::new(writer);
+    group.take(first);
+    group.take(second);
+    assert_eq!(group.commit(), Some(Told::Committed(last)));
+    assert_eq!((group.commit(), group.newest()), (None, None));
     assert_eq!(Store::open(store.backend.clone()).unwrap().view().node().unwrap(), Some(second_row));
 }
 
@@ -438,7 +447,7 @@ fn the_outbox_follows_the_state_in_the_same_batch() {
     let batch = store.seal(now(1)).unwrap();
     assert!(batch.rows.contains_key(&keys::outbox(upstream.id)), "the state and its report are one batch");
     assert!(!batch.rows.contains_key(&keys::outbox(AllocId([2; 16]))), "local allocations are nobody else's");
-    writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    writer.commit(&batch.rows).unwrap();
     store.committed(batch.seq);
     assert_eq!(outbox::waiting(&store, None, 10).unwrap(), [(upstream.id, upstream.modify_index)]);
 
@@ -478,7 +487,7 @@ fn a_file_survives_its_agent() {
         let mut store = Store::open(backend.clone()).unwrap();
         store.put_node(&node_row());
         let batch = store.seal(now(1)).unwrap();
-        Writer::new(backend.clone()).commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+        Writer::new(backend.clone()).commit(&batch.rows).unwrap();
         assert!(Backend::file(&path, 1 << 20, 64 << 10).is_err(), "one agent at a time");
         backend.reopen().unwrap();
         assert_eq!(store.view().node().unwrap(), Some(node_row()), "a reopened handle serves the old views' owner");
@@ -496,7 +505,7 @@ fn a_view_outlives_the_replacement_of_the_handle() {
     let (mut store, writer) = (Store::open(backend.clone()).unwrap(), Writer::new(backend));
     store.add_alloc(&alloc(1));
     let batch = store.seal(now(1)).unwrap();
-    writer.commit([(batch.seq, &batch.rows)].into_iter()).unwrap();
+    writer.commit(&batch.rows).unwrap();
     store.committed(batch.seq);
     let view = store.view();
     assert!(view.alloc(AllocId([1; 16])).unwrap().is_some());

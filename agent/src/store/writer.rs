@@ -1,13 +1,11 @@
-//! Makes sealed batches durable, several at a time: whatever queued during one fsync goes into the next commit.
-//!
-//! Runs on the store thread. One commit is one transaction, one phase, one fsync.
+//! Makes rows durable. Runs on the store thread. One commit is one transaction, one phase, one fsync.
 
 use std::sync::Arc;
 
 use redb::Durability;
 
 use super::backend::{Backend, TABLE};
-use super::{Rows, Seq, StoreError};
+use super::{Rows, StoreError};
 
 /// The writing half of the store.
 pub struct Writer {
@@ -21,35 +19,33 @@ impl Writer {
         Self { backend }
     }
 
-    /// Writes batches as one transaction and returns when they are on the disk. Rows of a later batch win.
-    /// A repeat of the same call is harmless.
+    /// Writes rows as one transaction and returns when they are on the disk. A repeat of the same call is harmless.
     ///
     /// # Errors
-    /// When nothing was made durable; the caller keeps the batches and tries again after [`Writer::recover`].
-    pub fn commit<'b>(&self, batches: impl Iterator<Item = (Seq, &'b Rows)>) -> Result<Option<Seq>, StoreError> {
+    /// When nothing was made durable; the caller keeps the rows and tries again after [`Writer::recover`].
+    pub fn commit(&self, rows: &Rows) -> Result<(), StoreError> {
+        if self.backend.database().is_none() {
+            // It could not be opened again after an error: perhaps now.
+            self.backend.reopen()?;
+        }
         let guard = self.backend.database();
         let Some(database) = guard.as_ref() else {
             return Err(StoreError::Io { text: "the database is closed after an error".to_owned() });
         };
         let mut transaction = database.begin_write()?;
         transaction.set_durability(Durability::Immediate).map_err(|error| StoreError::Io { text: error.to_string() })?;
-        let mut last = None;
         {
             let mut table = transaction.open_table(TABLE)?;
-            for (seq, rows) in batches {
-                debug_assert!(last.is_none_or(|last| last < seq), "batches come in order");
-                for (key, value) in rows {
-                    match value {
-                        Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-                        None => table.remove(key.as_slice())?,
-                    };
-                }
-                last = Some(seq);
+            for (key, value) in rows {
+                match value {
+                    Some(value) => table.insert(key.as_slice(), value.as_slice())?,
+                    None => table.remove(key.as_slice())?,
+                };
             }
         }
         transaction.commit()?;
         self.backend.measure();
-        Ok(last)
+        Ok(())
     }
 
     /// Gives up the room that is kept for a full disk; false: there is none, and a second try would end as the first.

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod console;
+pub mod disk;
 pub mod entropy;
 pub mod facts;
 pub mod reserve;

@@ -356,13 +356,14 @@ impl KeptRoom for SimDisk {
 
     fn keep(&self) {
         let mut state = self.state();
-        if state.reserve_bytes > 0 && !state.has_reserve {
+        if state.reserve_bytes > 0 && !state.has_reserve && state.ops_left != Some(0) {
             state.has_reserve = state.used_bytes().saturating_add(8 * state.reserve_bytes) <= state.room_bytes;
         }
     }
 
     fn give_up(&self) -> bool {
-        core::mem::take(&mut self.state().has_reserve)
+        let mut state = self.state();
+        state.ops_left != Some(0) && core::mem::take(&mut state.has_reserve)
     }
 }
 

@@ -60,6 +60,10 @@ pub enum Event {
         window: Option<Window>,
         /// What its record tells; `None` = its supervisor lives and has not begun.
         news: Option<News>,
+        /// Another folder of the task follows: whatever its end would mean today, it was restarted then.
+        is_followed: bool,
+        /// The machine was started anew since the rows were stored.
+        was_rebooted: bool,
     },
     /// Restored: no runtime folder of this task was found.
     Missing {
@@ -160,6 +164,8 @@ pub struct Alloc {
     /// Set once and kept: whoever is not last ends and never starts again.
     kill: Option<Kill>,
     has_begun: bool,
+    /// It was to be stopped before it began: there is nothing to clean up, and its place may still be another's.
+    is_void: bool,
     was_rebooted: bool,
     late_n: u64,
     out: Out,
@@ -179,6 +185,7 @@ impl Alloc {
             stage: Stage::Init,
             kill: None,
             has_begun: false,
+            is_void: false,
             was_rebooted: false,
             late_n: 0,
             out: Out::default(),
@@ -200,6 +207,7 @@ impl Alloc {
             stage: Stage::Prestart,
             kill: is_stopping.then(Kill::default),
             has_begun: false,
+            is_void: false,
             was_rebooted: false,
             late_n: 0,
             out: Out::default(),
@@ -219,8 +227,11 @@ impl Alloc {
             }
             Event::Due => self.each(now, |turn| turn.due()),
             Event::Stop { reason, no_shutdown_delay } => {
-                // A new one that never ran ends at once; a restored one waits for what is found.
-                self.has_begun |= !self.tasks.iter().any(Task::is_unknown);
+                // One that never ran, or has nothing to clean up, ends at once; else it waits for its place, and for what is found.
+                let has_run = self.states.iter().any(|state| !state.started_at.is_unset() || state.restarts_n > 0);
+                self.is_void |= !self.has_begun && !has_run;
+                let cleans_up = !self.is_void && self.spec.tasks.iter().any(|spec| spec.role == Role::Poststop);
+                self.has_begun |= !cleans_up && !self.tasks.iter().any(Task::is_unknown);
                 let kill = self.kill.get_or_insert(Kill { reason, skips_delay: false });
                 kill.skips_delay |= no_shutdown_delay;
                 if no_shutdown_delay {
@@ -228,9 +239,9 @@ impl Alloc {
                 }
             }
             Event::SetupFailed { error } => self.each(now, |turn| turn.fail_setup(&error)),
-            Event::Adopted { task, inv, window, news } => {
+            Event::Adopted { task, inv, window, news, is_followed, was_rebooted } => {
                 if let Some(mut turn) = self.turn(task, now) {
-                    turn.adopt(rng, inv, window, news);
+                    turn.adopt(rng, inv, window, news, is_followed, was_rebooted);
                 }
             }
             Event::Missing { task, was_rebooted } => {
@@ -318,11 +329,34 @@ impl Alloc {
         }
     }
 
+    /// Takes a launch back that the caller has not carried out yet, if its task is to end: it is dead then, without having run. False:
+    /// the launch is still wanted.
+    pub fn withdraw(&mut self, now: Now, rng: &mut Rng, task: &str, inv: Inv) -> bool {
+        let was_withdrawn = self.index(task).and_then(|i| self.turn(i, now)).is_some_and(|mut turn| turn.withdraw(inv));
+        if was_withdrawn {
+            self.advance(now, rng);
+        }
+        was_withdrawn
+    }
+
     /// The invocations of these tasks that are ending because a restart was asked for.
     #[must_use]
     pub fn restarting(&self, ask: RestartAsk<'_>) -> Vec<Inv> {
         let is_asked = |name: &str| !matches!(ask, RestartAsk::One(one) if one != name);
         self.spec.tasks.iter().zip(&self.tasks).filter(|(spec, _)| is_asked(&spec.name)).filter_map(|(_, task)| task.restarting()).collect()
+    }
+
+    /// True when it is on its way out: its tasks are being ended, or only the last ones are left.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        let tasks = self.spec.tasks.iter().zip(&self.states);
+        self.kill.is_some() || tasks.filter(|(spec, _)| spec.role != Role::Poststop).all(|(_, state)| state.phase == TaskPhase::Dead)
+    }
+
+    /// True while a process of one of its tasks is, or may be, there.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        self.tasks.iter().any(Task::is_out)
     }
 
     /// What it runs.
@@ -388,10 +422,10 @@ impl Alloc {
             self.find_cause(now);
             self.kill_in_order(now);
             self.stage = self.stage.settle(self.spec.tasks.iter().map(|spec| spec.role).zip(&self.states));
-            let (stage, is_killed) = (self.stage, self.kill.is_some());
+            let (stage, is_killed, is_void) = (self.stage, self.kill.is_some(), self.is_void);
             let mut has_died = false;
             self.each(now, |turn| {
-                let may_run = stage.opens(turn.spec.role) && (!is_killed || turn.spec.role == Role::Poststop);
+                let may_run = stage.opens(turn.spec.role) && (!is_killed || (turn.spec.role == Role::Poststop && !is_void));
                 if may_run && turn.task.is_waiting() {
                     turn.launch(rng);
                     has_died |= turn.task.is_dead();
@@ -437,10 +471,11 @@ impl Alloc {
     /// Kills the first of leader, others, sidecars that is not dead yet.
     fn kill_in_order(&mut self, now: Now) {
         let Some(Kill { reason, skips_delay }) = self.kill.take() else { return };
+        let is_void = self.is_void;
         for rank in [0, 1, 2] {
             let mut has_live = false;
             self.each(now, |turn| {
-                if kill_rank(turn.spec) == Some(rank) {
+                if kill_rank(turn.spec).or(is_void.then_some(2)) == Some(rank) {
                     turn.kill(&reason, skips_delay);
                     has_live |= !turn.task.is_dead();
                 }

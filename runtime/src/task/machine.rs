@@ -199,6 +199,8 @@ impl Want {
 pub struct Task {
     life: Life,
     want: Want,
+    /// An earlier life of the agent has restarted it after the present invocation.
+    is_followed: bool,
 }
 
 impl Task {
@@ -214,14 +216,14 @@ impl Task {
     /// A task nobody has started.
     #[must_use]
     pub fn new() -> Self {
-        Self { life: Life::Waiting, want: Want::Run }
+        Self { life: Life::Waiting, want: Want::Run, is_followed: false }
     }
 
     /// A task read from the store.
     #[must_use]
     pub fn restore(state: &TaskState) -> Self {
         let life = if state.phase == TaskPhase::Dead { Life::Dead } else { Life::Unknown };
-        Self { life, want: Want::Run }
+        Self { life, want: Want::Run, is_followed: false }
     }
 
     /// True until the folder of a restored task was reported found or missing.
@@ -234,6 +236,12 @@ impl Task {
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.life == Life::Waiting
+    }
+
+    /// True while there is, or may be, a process of it.
+    #[must_use]
+    pub fn is_out(&self) -> bool {
+        matches!(self.life, Life::Launching { .. } | Life::Running { .. })
     }
 
     /// True when it is over.
@@ -344,12 +352,18 @@ impl Turn<'_> {
 
     /// A folder of this task was found at the start of the agent. With several, the oldest comes first.
     /// `window` is what its record says; `None` = it says nothing. `news` `None` = its supervisor lives and has not begun.
-    pub fn adopt(&mut self, rng: &mut Rng, inv: Inv, window: Option<Window>, news: Option<News>) {
+    /// `is_followed`: the next folder's invocation came after it. `was_rebooted`: nothing of this boot is stored, so that what ran before
+    /// it may run again.
+    pub fn adopt(&mut self, rng: &mut Rng, inv: Inv, window: Option<Window>, news: Option<News>, is_followed: bool, was_rebooted: bool) {
         let has_ended = !matches!(news, None | Some(News::Running { .. }));
         if inv == self.memo.consumed {
             // The agent died between the commit and the removal.
             self.out.queue.push_back(Effect::Consumed { task: self.i, inv });
             return;
+        }
+        if self.task.is_dead() && was_rebooted && !has_ended && self.spec.role == (Role::Prestart { is_sidecar: false }) {
+            // An agent of this boot has let it prepare anew.
+            self.rebooted(false);
         }
         if matches!(self.task.life, Life::Dead | Life::Launching { .. } | Life::Running { .. }) {
             // Nobody wants this one any more.
@@ -371,6 +385,7 @@ impl Turn<'_> {
             Want::Run
         };
         self.task.life = Life::Launching { inv };
+        self.task.is_followed = is_followed;
         if let Some(news) = news {
             let _ = self.news(rng, inv, news);
         }
@@ -412,6 +427,8 @@ impl Turn<'_> {
     pub fn rebooted(&mut self, is_stopping: bool) {
         self.memo.window = Window::new(self.now.mono);
         self.state.phase = TaskPhase::Pending;
+        // Stored with the new boot: who reads both must not take it for lost.
+        self.out.change(Durability::C1);
         self.task.life = Life::Waiting;
         self.task.want = Want::Run;
         // One that never ran is not restarted, and one that is to be stopped will not be.
@@ -432,6 +449,16 @@ impl Turn<'_> {
             Life::Launching { .. } => self.task.want = Want::Kill { skips_delay },
             Life::Waiting | Life::Backoff { .. } | Life::Dead | Life::Unknown => self.die(self.now.wall),
         }
+    }
+
+    /// Takes back a launch that has not happened, if the task is to end for good. False: it is still wanted.
+    pub fn withdraw(&mut self, inv: Inv) -> bool {
+        let is_mine = matches!(self.task.life, Life::Launching { inv: mine } if mine == inv);
+        if !is_mine || !self.task.want.is_kill() {
+            return false;
+        }
+        self.die(self.now.wall);
+        true
     }
 
     /// Ends a shutdown delay that is running or still to come.
@@ -550,7 +577,13 @@ impl Turn<'_> {
             Want::Restart => End::Triggered,
             Want::KillAt { .. } | Want::Kill { .. } => End::Killed,
         };
-        match restart::judge(&self.spec.restart, &mut self.memo.window, self.now.mono, rng.word(), end) {
+        let mut verdict = restart::judge(&self.spec.restart, &mut self.memo.window, self.now.mono, rng.word(), end);
+        if core::mem::take(&mut self.task.is_followed) && matches!(verdict, Verdict::Done | Verdict::Failed { .. }) {
+            // The policy was another, or the interval: what was decided then has happened.
+            hit!("restart_seen_by_its_successor");
+            verdict = Verdict::Restart { delay_ns: 0, reason: restart::WITHIN_POLICY };
+        }
+        match verdict {
             Verdict::Killed => {
                 if ran {
                     self.push(EventKind::Killed { error: String::new() }, Durability::C0);

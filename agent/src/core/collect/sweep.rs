@@ -17,7 +17,6 @@ use dunlin_runtime::id::{AllocId, DeploymentId, EvalId};
 use super::Core;
 use crate::model::alloc::{Allocation, Desired, JobKey};
 use crate::model::job::JobKind;
-use crate::sched::version;
 use crate::store::rows::{JobRow, JobStatus};
 use crate::store::view::View;
 use crate::store::{StoreError, keys, rows};
@@ -28,9 +27,6 @@ const ROWS_STEP: usize = 64;
 const REST_MS: u64 = 60_000;
 /// Time between two steps, ms: the executor has other things to do.
 const PAUSE_MS: u64 = 20;
-
-/// What a user's sweep waits for the folders of allocations, before it comes to their jobs, ms.
-const FOLDERS_MS: u64 = 10_000;
 
 /// What is walked over, in this order.
 const KINDS: [&[u8]; 4] = [keys::ALLOCS, keys::EVALS, keys::DEPLOYMENTS, keys::JOBS];
@@ -115,9 +111,7 @@ impl Core {
             walk.kind_i += 1;
             walk.after = None;
         }
-        // A user asks once: the jobs' turn comes when the folders are gone, which is the usual case, or after a while.
-        let waits = walk.is_forced && KINDS.get(walk.kind_i) == Some(&keys::JOBS) && !self.sweep.following.is_empty();
-        walk.due = now.mono.after_ms(if waits { FOLDERS_MS } else { PAUSE_MS });
+        walk.due = now.mono.after_ms(PAUSE_MS);
         if walk.kind_i < KINDS.len() {
             self.sweep.walk = Some(walk);
         }
@@ -129,15 +123,13 @@ impl Core {
         if !self.sweep.following.remove(&id) {
             return Ok(false);
         }
-        if let Some(walk) = self.sweep.walk.as_mut().filter(|_| self.sweep.following.is_empty()) {
-            walk.due = Mono(0);
+        let Some(alloc) = self.store.view().alloc(id)?.filter(|alloc| alloc.is_over() && alloc.is_destroyed) else { return Ok(false) };
+        if !stands_for_its_place(&self.store.view(), &alloc)? {
+            self.forget_alloc(&alloc)?;
+            return Ok(true);
         }
-        let found = self.store.view().alloc(id)?.filter(|alloc| alloc.is_over() && alloc.is_destroyed);
-        let has_row = found.is_some();
-        if let Some(alloc) = found {
-            self.store.remove_alloc(&alloc);
-        }
-        Ok(has_row)
+        let row = self.store.view().job(&alloc.job)?.filter(|row| row.status == JobStatus::Dead);
+        row.map_or(Ok(false), |row| self.forget_job(&alloc.job, &row))
     }
 
     fn is_old(&self, now: Now, walk: &Walk, at: Wall, age: Duration) -> bool {
@@ -152,12 +144,16 @@ impl Core {
             return Ok(false);
         }
         if alloc.is_destroyed {
-            self.store.remove_alloc(&alloc);
+            if self.removing.contains(&alloc.id) {
+                self.sweep.following.insert(alloc.id);
+                return Ok(false);
+            }
+            self.forget_alloc(&alloc)?;
             return Ok(true);
         }
         self.ended.retain(|other| *other != alloc.id);
         self.sweep.following.insert(alloc.id);
-        self.remove_folder(now, alloc.id)
+        self.remove_folder(alloc.id)
     }
 
     fn sweep_eval(&mut self, now: Now, walk: &Walk, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -180,6 +176,7 @@ impl Core {
         Ok(true)
     }
 
+    /// A job that is over goes with all that is left of it.
     fn sweep_job(&mut self, now: Now, walk: &Walk, key: &[u8], bytes: &[u8]) -> Result<bool, StoreError> {
         let key = keys::parse_job(key).ok_or(StoreError::Corrupt { kind: "job key" })?;
         let row: JobRow = rows::decode_job(bytes)?;
@@ -187,24 +184,26 @@ impl Core {
             return Ok(false);
         }
         let view = self.store.view();
-        // Its allocations go first; what is left of them keeps it.
-        let has_allocs = !view.job_allocs(&key, None, 1)?.is_empty();
+        let allocs = self.allocs_of(&key)?;
         let newest = view.job_evals(&key, 1)?.first().map_or(row.stub.submit_at, |eval| eval.modify_at);
-        if has_allocs || !self.is_old(now, walk, newest.max(row.stub.submit_at), self.setting.config.gc.job_age) {
+        let newest = allocs.iter().map(|alloc| alloc.modify_at).fold(newest.max(row.stub.submit_at), Wall::max);
+        if !allocs.iter().all(Allocation::is_over) || !self.is_old(now, walk, newest, self.setting.config.gc.job_age) {
             return Ok(false);
         }
-        version::purge(&mut self.store, &key, &row)?;
-        Ok(true)
+        let waits = allocs.iter().filter(|alloc| !alloc.is_destroyed || self.removing.contains(&alloc.id));
+        self.sweep.following.extend(waits.map(|alloc| alloc.id));
+        self.forget_job(&key, &row)
     }
 }
 
-/// True when a decision about its job still looks at it: work that is done is not done again, a failure that is not replaced stays.
-fn stands_for_its_place(view: &View<'_>, alloc: &Allocation) -> Result<bool, StoreError> {
+/// True when a decision about its job still looks at it: work that is done is not done again as long as there is its job, a failure that
+/// is not replaced stays.
+pub(super) fn stands_for_its_place(view: &View<'_>, alloc: &Allocation) -> Result<bool, StoreError> {
     let Some(row) = view.job(&alloc.job)? else { return Ok(false) };
-    if row.is_stopped || row.status == JobStatus::Dead || alloc.edition.create_index != row.create_index {
+    if row.is_stopped || alloc.edition.create_index != row.create_index {
         return Ok(false);
     }
     let is_done_work = matches!(alloc.job_type, JobKind::Batch | JobKind::Sysbatch) && alloc.edition == row.edition();
     let is_unanswered = alloc.client_status == ClientStatus::Failed && alloc.desired == Desired::Run && alloc.next.is_nil();
-    Ok(is_done_work || is_unanswered)
+    Ok(is_done_work || (is_unanswered && row.status != JobStatus::Dead))
 }

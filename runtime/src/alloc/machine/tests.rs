@@ -183,7 +183,7 @@ impl World {
         }
         let found: Vec<_> = self.shims.iter().map(|shim| (shim.task, shim.inv, Some(shim.window), shim.news.clone())).collect();
         for (task, inv, window, news) in found.clone() {
-            self.handle(Event::Adopted { task, inv, window, news });
+            self.handle(Event::Adopted { task, inv, window, news, is_followed: false, was_rebooted: false });
         }
         for task in 0..self.states.len() {
             let was_found = found.iter().any(|&(i, inv, ..)| i == task && inv != self.memos[task].consumed);
@@ -810,7 +810,11 @@ fn folders_nobody_wants_are_stopped_or_removed() {
     let check = |inv: u64, news: News, expected: Option<Effect>| {
         let (mut alloc, mut rng) = (alloc(), Rng::new(&mut Seed(1)));
         let before = alloc.states().to_vec();
-        alloc.handle(Now::default(), &mut rng, Event::Adopted { task: 0, inv: Inv(inv), window: None, news: Some(news) });
+        alloc.handle(
+            Now::default(),
+            &mut rng,
+            Event::Adopted { task: 0, inv: Inv(inv), window: None, news: Some(news), is_followed: false, was_rebooted: false },
+        );
         assert_eq!((alloc.poll(), alloc.poll()), (expected, None));
         assert_eq!(alloc.states(), before);
     };
