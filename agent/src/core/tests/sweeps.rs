@@ -104,3 +104,31 @@ fn a_user_may_have_it_forgotten_at_once() {
     assert_eq!(world.count("/v1/jobs"), 1);
     assert_eq!(world.alive().len(), 1, "what runs is not touched");
 }
+
+#[test]
+fn what_was_done_is_not_done_again_when_its_rows_are_too_many() {
+    let mut world = World::new(1);
+    world.core.setting.budget.allocs_terminal_max = 1;
+    world.core.setting.budget.alloc_rows_max = 4;
+    world.ask(Method::Put, "/v1/jobs", &job("part", "batch", 6));
+    let first = world.alive();
+    for inv in first.iter().take(5) {
+        world.end(*inv, 0, 0);
+    }
+    while world.wait(10_000) {}
+    assert!(world.count("/v1/job/part/allocations") <= 4);
+    for _ in 0..3 {
+        world.ask(Method::Put, "/v1/job/part/evaluate", r#"{"JobID":"part"}"#);
+        world.crash(false);
+        while world.wait(10_000) {}
+    }
+    assert_eq!(world.alive(), first[5..], "five of six were done, and stay so");
+    let summary = world.get("/v1/job/part/summary");
+    assert_eq!((&summary["Summary"]["g"]["Complete"], &summary["Summary"]["g"]["Running"]), (&Value::from(5), &Value::from(1)));
+    // Another version is other work.
+    world.ask(Method::Put, "/v1/jobs", &job("part", "batch", 6).replace("/bin/x", "/bin/y"));
+    while world.wait(10_000) {}
+    world.end(first[5], 130, 2);
+    while world.wait(10_000) {}
+    assert_eq!(world.alive().len(), 6);
+}
