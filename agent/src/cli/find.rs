@@ -67,7 +67,7 @@ pub(super) fn job(cx: &Cx<'_>, typed: &str) -> Result<JobName, Failure> {
     job_of_kind(cx, typed, "job", |_| true)
 }
 
-/// As [`job`], of the jobs `is_kind` holds for; `noun` names them in errors.
+/// As [`job()`], of the jobs `is_kind` holds for; `noun` names them in errors.
 pub(super) fn job_of_kind(cx: &Cx<'_>, typed: &str, noun: &str, is_kind: fn(&Value) -> bool) -> Result<JobName, Failure> {
     let list = match cx.client.get("/v1/jobs", &[("prefix", typed)]) {
         Ok(list) => list,
