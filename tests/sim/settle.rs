@@ -101,7 +101,7 @@ fn check_group(world: &World, key: &JobKey, row: &JobRow, version: &Version, gro
         }
     };
     let is_spent = |work: &&Work| work.0 == *key && work.1.create_index == row.create_index && work.2 == group.name;
-    let filled_n = here.iter().filter(fills).count() + ledger.spent.iter().filter(is_spent).count();
+    let filled_n = here.iter().filter(fills).count() + ledger.spent.values().filter(is_spent).count();
     let wanted_n = wanted_n(kind, group) as usize;
     let failed_n = here.iter().filter(|alloc| alloc.edition == row.edition() && alloc.client_status == ClientStatus::Failed).count();
     let latest = ledger.deployments.values().filter(|deployment| deployment.job == *key).max_by_key(|deployment| deployment.create_index);

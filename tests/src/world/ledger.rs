@@ -76,9 +76,9 @@ pub struct Ledger {
     /// Allocations that are new with the batch at hand.
     fresh: Vec<AllocId>,
     /// Batch work that was done.
-    pub done: BTreeSet<Work>,
+    pub done: BTreeMap<AllocId, Work>,
     /// Slots whose allocation has ended by itself and is forgotten.
-    pub spent: BTreeSet<Work>,
+    pub spent: BTreeMap<AllocId, Work>,
     /// Allocations whose rows went with the last commits.
     pub removed: Vec<AllocId>,
 }
@@ -201,7 +201,7 @@ impl Ledger {
                 }
                 touched.insert(alloc.job.clone());
                 if alloc.job_type == JobKind::Batch && alloc.client_status == ClientStatus::Complete && alloc.desired == Desired::Run {
-                    self.done.insert(work(&alloc));
+                    self.done.insert(alloc.id, work(&alloc));
                 }
                 self.consumed.extend(alloc.tasks.iter().map(|task| task.memo.consumed));
                 self.allocs.insert(alloc.id, alloc);
@@ -215,7 +215,7 @@ impl Ledger {
                     // One that was stopped stands for its work all the same, unless it had failed: as upstream sees it.
                     let was_not_replaced = alloc.last_reschedule == LastReschedule::NotPlaced;
                     if alloc.desired == Desired::Run || alloc.client_status == ClientStatus::Complete || was_not_replaced {
-                        self.spent.insert(work(&alloc));
+                        self.spent.insert(id, work(&alloc));
                     }
                     touched.insert(alloc.job);
                 }
@@ -343,10 +343,10 @@ impl Ledger {
             let Some(alloc) = self.allocs.get(&id).filter(|alloc| alloc.job_type == JobKind::Batch) else { continue };
             let work = work(alloc);
             // The name of what was done is given again when its row has gone, but not its place.
-            let was_done = self.done.contains(&work) && !self.spent.contains(&work);
+            let was_done = self.done.iter().any(|(other, done)| *done == work && !self.spent.contains_key(other));
             assert!(!was_done, "batch: {} was done and is placed again as {id}", alloc.name());
             let is_of_group = |other: &Work| (&other.0, &other.1, &other.2) == (&work.0, &work.1, &work.2);
-            let done_n = self.done.iter().filter(|other| is_of_group(other)).count();
+            let done_n = self.done.values().filter(|other| is_of_group(other)).count();
             let here = self.of_job(&alloc.job).filter(|other| other.edition == alloc.edition && other.group == alloc.group);
             let living_n = here.filter(|other| !other.is_terminal()).count();
             let wanted_n = self.versions.get(&(alloc.job.clone(), alloc.edition)).and_then(|version| version.group(&alloc.group));
