@@ -300,33 +300,40 @@ fn life(figures: &mut Figures) {
 fn followers(figures: &mut Figures) {
     const BYTES: usize = 16 << 20;
     let agent = Real::start("follow", Options::default());
-    let go = agent.path().join("go");
+    // The slope: what the first follower ever costs, stack and code, is not what each one does.
+    let one = follow(&agent, "one", 1, BYTES);
+    let each = (follow(&agent, "all", FOLLOWERS, BYTES) - one) / count(FOLLOWERS - 1);
+    figures.tell("follow.private", Ok(each), &format!("{FOLLOWERS} followers, {} MiB each", BYTES >> 20));
+}
+
+/// A job that writes so much when its followers are there. The agent's private memory when they have read it all, KiB.
+fn follow(agent: &Real, name: &str, n: usize, bytes: usize) -> f64 {
+    let go = agent.path().join(name);
     let script = format!(
-        "while [ ! -e {} ]; do sleep 0.2; done; head -c {BYTES} /dev/zero | tr '\\0' x | fold -w 127; exec sleep infinity",
+        "while [ ! -e {} ]; do sleep 0.2; done; head -c {bytes} /dev/zero | tr '\\0' x | fold -w 127; exec sleep infinity",
         go.display()
     );
-    agent.run(&job("flood", "service", 1, &script));
-    let alloc = agent.allocs("flood", 1, is("running"))[0]["ID"].as_str().expect("an id").to_owned();
+    agent.run(&job(name, "service", 1, &script));
+    let alloc = agent.allocs(name, 1, is("running"))[0]["ID"].as_str().expect("an id").to_owned();
     pass(SETTLE);
-    let before = memory(&[agent.pid()]).private;
     let path = format!("/v1/client/fs/logs/{alloc}?task=work&type=stdout&follow=true&plain=true");
-    let mut streams: Vec<_> = (0..FOLLOWERS).map(|_| http::open(agent.addr, "GET", &path, &[], b"").expect("a stream")).collect();
+    let mut streams: Vec<_> = (0..n).map(|_| http::open(agent.addr, "GET", &path, &[], b"").expect("a stream")).collect();
     std::fs::write(&go, "").expect("the mark");
     std::thread::scope(|scope| {
         for stream in &mut streams {
             scope.spawn(move || {
                 let mut chunk = vec![0; 64 << 10];
-                let mut left = BYTES + BYTES.div_ceil(127) - 1;
+                let mut left = bytes + bytes.div_ceil(127) - 1;
                 while left > 0 {
                     left -= stream.read(&mut chunk).expect("bytes").min(left);
                 }
             });
         }
     });
-    let after = memory(&[agent.pid()]).private;
-    figures.tell("follow.private", Ok((after - before) / count(FOLLOWERS)), &format!("{FOLLOWERS} followers, {} MiB each", BYTES >> 20));
+    let private = memory(&[agent.pid()]).private;
     drop(streams);
-    stop(&agent, "flood");
+    stop(agent, name);
+    private
 }
 
 /// Crates that end up in the file or build it.
