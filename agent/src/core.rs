@@ -859,13 +859,8 @@ impl Core {
         if self.is_shutting_down {
             return Ok(());
         }
-        for eval in self.store.view().blocked_evals(self.setting.budget.waiters_max)? {
-            // One before it may have made room where this one's job was: another waits in its place then.
-            let Some(eval) = self.store.view().eval(eval.id)?.filter(|eval| eval.status == EvalStatus::Blocked) else { continue };
-            let tried = self.operate(now, &[], |cx| cx.process(eval))?;
-            if tried.status != EvalStatus::Blocked {
-                *durability = Some(Durability::C0);
-            }
+        if self.operate(now, &[], |cx| cx.process_blocked())? {
+            *durability = Some(Durability::C0);
         }
         Ok(())
     }

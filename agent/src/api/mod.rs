@@ -45,7 +45,7 @@ use self::error::ApiError;
 use self::query::Query;
 use self::route::{Family, Found};
 use crate::config::Config;
-use crate::model::eval::Trigger;
+use crate::model::eval::{EvalStatus, Trigger};
 use crate::node::Node;
 use crate::sched::place::Site;
 use crate::store::{Store, StoreError, Table};
@@ -102,6 +102,20 @@ impl Cx<'_> {
     /// When rows cannot be read.
     pub fn process(&mut self, eval: crate::model::eval::Evaluation) -> Result<crate::model::eval::Evaluation, StoreError> {
         self.plan(eval).map(|(eval, _)| eval)
+    }
+
+    /// Tries all blocked evaluations again. True when one of them is blocked no more.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub fn process_blocked(&mut self) -> Result<bool, StoreError> {
+        let mut has_moved = false;
+        for eval in self.store.view().blocked_evals(self.budget.waiters_max)? {
+            // One before it may have made room where this one's job was: another waits in its place then.
+            let Some(eval) = self.store.view().eval(eval.id)?.filter(|eval| eval.status == EvalStatus::Blocked) else { continue };
+            has_moved |= self.process(eval)?.status != EvalStatus::Blocked;
+        }
+        Ok(has_moved)
     }
 
     /// As [`Cx::process`]; tells the plan too.

@@ -442,9 +442,7 @@ fn eligibility(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     cx.store.put_node(&row);
     if !is_ineligible {
         // What could not be placed while the node took nothing is tried again.
-        for eval in cx.store.view().blocked_evals(cx.budget.waiters_max)? {
-            cx.process(eval)?;
-        }
+        cx.process_blocked()?;
     }
     Answer::json(&Changed { eval_ids: None, eval_create_index: 0, node_modify_index: index, index }, Some(index))
 }
