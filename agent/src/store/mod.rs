@@ -174,7 +174,9 @@ impl Store {
         let stored = store.view().get(keys::META)?;
         if let Some(bytes) = stored {
             store.meta = rows::decode_meta(&bytes)?;
+            // Soft rows may have been shown and lost, and their indexes with them: every table goes on beyond what was shown.
             store.meta.index = store.meta.index.saturating_add(1024);
+            store.meta.tables = [store.meta.index; TABLES_N];
             store.base = store.meta.clone();
         }
         Ok(store)
