@@ -213,14 +213,8 @@ fn body(cx: &Cx<'_>, ask: &Ask<'_>) -> Result<Body, ApiError> {
     Ok(body)
 }
 
-/// One that goes on; `what` cannot be done to one that is over.
-fn active(cx: &Cx<'_>, id: &str, what: &str) -> Result<DeploymentId, ApiError> {
-    let id = parse(id).map_err(|error| ApiError::new(500, error.text))?;
-    match cx.store.view().deployment(id)? {
-        Some(deployment) if deployment.status.is_active() => Ok(id),
-        Some(_) => Err(ApiError::new(500, format!("can't {what} terminal deployment"))),
-        None => Err(ApiError::new(500, "deployment not found")),
-    }
+fn named(ask: &Ask<'_>) -> Result<DeploymentId, ApiError> {
+    parse(ask.id).map_err(|error| ApiError::new(500, error.text))
 }
 
 /// What was done, with the evaluation that followed from it.
@@ -238,21 +232,21 @@ fn done(cx: &mut Cx<'_>, moved: Result<Moved, Refusal>) -> Result<Answer, ApiErr
 }
 
 fn fail(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
-    let id = active(cx, ask.id, "fail")?;
+    let id = named(ask)?;
     let moved = cx.deploy().fail_by_user(id);
     done(cx, moved)
 }
 
 fn pause(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let body = body(cx, ask)?;
-    let id = active(cx, ask.id, if body.pause { "pause" } else { "resume" })?;
+    let id = named(ask)?;
     let moved = cx.deploy().pause(id, body.pause);
     done(cx, moved)
 }
 
 fn promote(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     let body = body(cx, ask)?;
-    let id = active(cx, ask.id, "promote")?;
+    let id = named(ask)?;
     let groups = body.groups.unwrap_or_default();
     let moved = cx.deploy().promote(id, |group| body.all || groups.iter().any(|asked| asked == group));
     done(cx, moved)
@@ -268,7 +262,7 @@ fn set_health(cx: &mut Cx<'_>, ask: &Ask<'_>) -> Result<Answer, ApiError> {
     if healthy.is_empty() && unhealthy.is_empty() {
         return Err(ApiError::new(500, "must specify at least one healthy/unhealthy allocation ID"));
     }
-    let id = active(cx, ask.id, "set health of allocations for a")?;
+    let id = named(ask)?;
     let moved = cx.deploy().set_health(id, &healthy, &unhealthy);
     done(cx, moved)
 }

@@ -9,11 +9,12 @@ pub(super) mod sweep;
 use dunlin_hal::clock::Now;
 use dunlin_hal::hit;
 use dunlin_runtime::event::ClientStatus;
-use dunlin_runtime::id::AllocId;
+use dunlin_runtime::id::{AllocId, EvalId};
 
 use super::{Core, Effect, Held};
-use crate::model::alloc::Allocation;
-use crate::sched::reschedule;
+use crate::model::alloc::{Allocation, JobKey};
+use crate::sched::{reschedule, version};
+use crate::store::rows::JobRow;
 use crate::store::{StoreError, keys, rows};
 
 /// Rows looked at in one turn.
@@ -138,6 +139,48 @@ impl Core {
             self.store.remove_job_version(&alloc.job, alloc.edition);
         }
         Ok(())
+    }
+
+    /// Forgets a job that is over, with its allocations and evaluations in one batch: as long as there is a job, its allocations say
+    /// what was done. Their folders go first; call it again then. True when rows were put.
+    pub(super) fn forget_job(&mut self, key: &JobKey, row: &JobRow) -> Result<bool, StoreError> {
+        let allocs = self.allocs_of(key)?;
+        if allocs.iter().any(|alloc| !alloc.is_destroyed || self.removing.contains(&alloc.id)) {
+            let mut has_put = false;
+            for alloc in allocs {
+                self.ended.retain(|other| *other != alloc.id);
+                has_put |= self.remove_folder(alloc.id)?;
+            }
+            return Ok(has_put);
+        }
+        for alloc in &allocs {
+            self.forget_alloc(alloc)?;
+        }
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.store.view().scan_after(&keys::job_evals(key), after.as_deref(), ROWS_STEP)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            for (key, _) in &page {
+                let id = keys::last_id(key).ok_or(StoreError::Corrupt { kind: "job evaluation" })?;
+                if let Some(eval) = self.store.view().eval(EvalId(id))? {
+                    self.store.remove_eval(&eval);
+                }
+            }
+        }
+        version::purge(&mut self.store, key, row)?;
+        Ok(true)
+    }
+
+    /// All allocations of a job: at most `Budget::alloc_rows_max` and a few.
+    pub(super) fn allocs_of(&self, key: &JobKey) -> Result<Vec<Allocation>, StoreError> {
+        let (mut allocs, mut before) = (Vec::new(), None);
+        loop {
+            let page = self.store.view().job_allocs(key, before.as_deref(), ROWS_STEP)?;
+            let Some((last, _)) = page.last() else { return Ok(allocs) };
+            before = Some(last.clone());
+            allocs.extend(page.into_iter().map(|(_, alloc)| alloc));
+        }
     }
 
     fn forget_evals(&mut self) -> Result<bool, StoreError> {

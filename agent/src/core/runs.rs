@@ -81,6 +81,19 @@ fn watch(now: Now, alloc: &Allocation, spec: &AllocSpec) -> Option<Watch> {
 }
 
 impl Run {
+    fn of(alloc: &Allocation, machine: Alloc, watch: Option<Watch>) -> Self {
+        Self {
+            machine,
+            waits_for: Vec::new(),
+            watch,
+            deployment: alloc.deployment,
+            edition: alloc.edition,
+            intent: Seq(0),
+            may_begin: false,
+            has_begun: false,
+        }
+    }
+
     /// It has begun, or its tasks have outlived the agent.
     fn is_here(&self) -> bool {
         self.has_begun || self.machine.is_out()
@@ -129,20 +142,7 @@ impl Runs {
     pub(super) fn add_new(&mut self, now: Now, alloc: &Allocation, spec: AllocSpec) {
         let waits_for = alloc.preempted.iter().chain([&alloc.previous]).copied().filter(|id| self.has(*id)).collect();
         let watch = watch(now, alloc, &spec);
-        let machine = Alloc::new(spec, now);
-        self.all.insert(
-            alloc.id,
-            Run {
-                machine,
-                waits_for,
-                watch,
-                deployment: alloc.deployment,
-                edition: alloc.edition,
-                intent: Seq(0),
-                may_begin: false,
-                has_begun: false,
-            },
-        );
+        self.all.insert(alloc.id, Run { waits_for, ..Run::of(alloc, Alloc::new(spec, now), watch) });
     }
 
     /// It begins after these have ended.
@@ -175,18 +175,7 @@ impl Runs {
         let states = alloc.tasks.iter().map(|task| task.state.clone()).collect();
         let memos = alloc.tasks.iter().map(|task| task.memo).collect();
         let watch = watch(now, alloc, &spec);
-        let machine = Alloc::restore(spec, states, memos, is_stopping);
-        let run = Run {
-            machine,
-            waits_for: Vec::new(),
-            watch,
-            deployment: alloc.deployment,
-            edition: alloc.edition,
-            intent: Seq(0),
-            may_begin: false,
-            has_begun: false,
-        };
-        self.all.insert(alloc.id, run);
+        self.all.insert(alloc.id, Run::of(alloc, Alloc::restore(spec, states, memos, is_stopping), watch));
     }
 
     pub(super) fn restored(&mut self, now: Now, rng: &mut Rng, id: AllocId, event: Event) {

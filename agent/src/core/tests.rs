@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use dunlin_hal::budget::GENERIC_LINUX;
 use dunlin_hal::clock::{Mono, Wall};
+use dunlin_hal::sim::disk::{Faults, SimDisk};
 use dunlin_hal::sim::entropy::SimEntropy;
 use dunlin_hal::sim::facts::board;
 use dunlin_hal::sim::zones::SimZones;
@@ -663,6 +664,26 @@ fn a_full_disk_is_told_and_nothing_is_forgotten() {
     assert!(world.replies.contains_key(&id));
     assert_eq!(world.launches.len(), 2, "what was decided happens when it is durable");
     world.ask(Method::Put, "/v1/jobs", &job("l", "service", 1));
+}
+
+#[test]
+fn facts_wait_while_the_store_cannot_be_read() {
+    let disk = SimDisk::default();
+    let mut world = World::on(1, Backend::over(Arc::new(disk.clone()), 1 << 20).unwrap());
+    world.ask(Method::Put, "/v1/jobs", &job("j", "service", 1));
+    disk.fail(Faults { write: Some(5), ..Faults::default() });
+    let rows = [(b"x".to_vec(), Some(Vec::new()))].into_iter().collect();
+    assert!(world.writer.commit(&rows).is_err() && world.writer.recover().is_err());
+    assert!(!world.core.store.is_readable());
+    world.end_all(1);
+    assert_eq!((world.core.unseen.len(), world.alive().len()), (1, 0));
+    disk.fail(Faults::default());
+    world.writer.recover().unwrap();
+    while world.alive().is_empty() {
+        assert!(world.wait(10_000), "its end is taken up when it can be");
+    }
+    assert!(world.core.unseen.is_empty());
+    assert_eq!(world.get("/v1/allocations")[0]["TaskStates"]["t"]["Restarts"], 1);
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct Turn<'a> {
     pub versions_max: usize,
 }
 
+const SET_HEALTH: &str = "set health of allocations for a";
+
 /// Why a user's ask was refused. `Display` is the text of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -42,10 +44,8 @@ pub enum Refusal {
     Store(StoreError),
     /// It is over.
     Terminal {
-        /// Which.
-        id: DeploymentId,
-        /// What it came to.
-        status: DeploymentStatus,
+        /// What cannot be done to it any more.
+        verb: &'static str,
     },
     /// It is not about canaries, or they are not healthy: the API's words.
     NotPromotable(String),
@@ -63,7 +63,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Store(error) => error.fmt(f),
-            Self::Terminal { id, status } => write!(f, "Deployment \"{id}\" has terminal status \"{}\":", status.as_str()),
+            Self::Terminal { verb } => write!(f, "can't {verb} terminal deployment"),
             Self::NotPromotable(text) | Self::NotPart(text) => f.write_str(text),
         }
     }
@@ -293,7 +293,7 @@ impl Turn<'_> {
     /// # Errors
     /// When it is over, or its canaries are not healthy.
     pub fn promote(&mut self, id: DeploymentId, is_asked: impl Fn(&str) -> bool) -> Result<Moved, Refusal> {
-        let deployment = self.known_active(id)?;
+        let deployment = self.known_active(id, "promote")?;
         if !deployment.groups.iter().any(|state| state.desired_canaries_n > 0) {
             return Err(Refusal::NotPromotable("no canaries to promote".to_owned()));
         }
@@ -347,7 +347,7 @@ impl Turn<'_> {
     /// # Errors
     /// When it is over.
     pub fn pause(&mut self, id: DeploymentId, is_paused: bool) -> Result<Moved, Refusal> {
-        let mut deployment = self.known_active(id)?;
+        let mut deployment = self.known_active(id, if is_paused { "pause" } else { "resume" })?;
         let index = self.store.next_index();
         deployment.status = if is_paused { DeploymentStatus::Paused } else { DeploymentStatus::Running };
         text::PAUSED.clone_into(&mut deployment.status_description);
@@ -362,7 +362,7 @@ impl Turn<'_> {
     /// # Errors
     /// When it is over.
     pub fn fail_by_user(&mut self, id: DeploymentId) -> Result<Moved, Refusal> {
-        let deployment = self.known_active(id)?;
+        let deployment = self.known_active(id, "fail")?;
         let reverts = deployment.groups.iter().any(|state| state.auto_revert);
         Ok(self.fail(deployment, text::BY_USER, reverts)?)
     }
@@ -372,7 +372,7 @@ impl Turn<'_> {
     /// # Errors
     /// When it is over, or an allocation is not part of it.
     pub fn set_health(&mut self, id: DeploymentId, healthy: &[AllocId], unhealthy: &[AllocId]) -> Result<Moved, Refusal> {
-        let deployment = self.known_active(id)?;
+        let deployment = self.known_active(id, SET_HEALTH)?;
         let index = self.store.next_index();
         let mut reverts = false;
         for (alloc, is_healthy) in healthy.iter().map(|id| (id, true)).chain(unhealthy.iter().map(|id| (id, false))) {
@@ -391,22 +391,20 @@ impl Turn<'_> {
         }
         if !unhealthy.is_empty() {
             // With what was just counted.
-            let deployment = self.known_active(id)?;
+            let deployment = self.known_active(id, SET_HEALTH)?;
             return Ok(self.fail(deployment, text::UNHEALTHY, reverts)?);
         }
         let eval = self.eval(&deployment, index)?;
         Ok(Moved { eval: Some(eval), reverted: None, index })
     }
 
-    fn known_active(&self, id: DeploymentId) -> Result<Deployment, Refusal> {
-        let known = self.store.view().deployment(id)?;
-        let Some(deployment) = known else {
-            return Err(Refusal::NotPart(format!("Deployment ID \"{id}\" couldn't be updated as it does not exist")));
-        };
-        if !deployment.status.is_active() {
-            return Err(Refusal::Terminal { id, status: deployment.status });
+    /// One that goes on; `verb` is what is to be done to it.
+    fn known_active(&self, id: DeploymentId, verb: &'static str) -> Result<Deployment, Refusal> {
+        match self.store.view().deployment(id)? {
+            Some(deployment) if deployment.status.is_active() => Ok(deployment),
+            Some(_) => Err(Refusal::Terminal { verb }),
+            None => Err(Refusal::NotPart("deployment not found".to_owned())),
         }
-        Ok(deployment)
     }
 
     /// Ends a deployment; with `reverts` the newest stable version of the job is registered again.

@@ -555,3 +555,21 @@ fn a_parent_counts_its_children_by_their_status() {
     assert_eq!(store.take_touched_jobs(), [child, key("orphan"), key("self")]);
     assert!(store.take_touched_jobs().is_empty());
 }
+
+#[test]
+fn what_a_start_shows_is_beyond_what_was_shown() {
+    let (mut store, writer) = memory();
+    store.add_alloc(&alloc(1));
+    let batch = store.seal(now(1)).unwrap();
+    writer.commit(&batch.rows).unwrap();
+    store.committed(batch.seq);
+    // A soft change is shown, and lost with the agent.
+    let mut changed = alloc(1);
+    changed.modify_index = store.next_index();
+    store.put_alloc(&changed);
+    store.seal_soft(now(2));
+    let shown = store.table_index(Table::Allocs);
+    let next = Store::open(store.backend.clone()).unwrap();
+    assert!(next.table_index(Table::Allocs) > shown, "{} after {shown}", next.table_index(Table::Allocs));
+    assert!(next.is_clean(), "to start writes nothing");
+}
