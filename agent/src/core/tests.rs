@@ -543,6 +543,18 @@ fn what_matters_more_takes_the_room_of_what_matters_less() {
     world.ask(Method::Delete, "/v1/job/system", "");
     let back = world.get("/v1/job/low/allocations?reverse=true")[0].clone();
     assert_eq!(back["ClientStatus"], "running");
+    // On a node that takes nothing both wait. When it does again, the first makes room where the second waited: one evaluation of a job
+    // is blocked, however many were.
+    let node = world.get("/v1/nodes")[0]["ID"].as_str().unwrap().to_owned();
+    let turn = |world: &mut World, word: &str| {
+        world.ask(Method::Put, &format!("/v1/node/{node}/eligibility"), &format!(r#"{{"Eligibility":"{word}"}}"#));
+    };
+    turn(&mut world, "ineligible");
+    world.ask(Method::Put, "/v1/jobs", &sized("high", "system", 80));
+    world.ask(Method::Put, "/v1/jobs", &sized("low", "service", 20).replace("\"Count\":1", "\"Count\":2"));
+    turn(&mut world, "eligible");
+    let blocked = world.get("/v1/evaluations?status=blocked&job=low");
+    assert_eq!(blocked.as_array().unwrap().len(), 1, "{blocked}");
 }
 
 #[test]
