@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use dunlin_tests::http;
@@ -64,11 +65,20 @@ impl Nomad {
         command.args(["agent", "-dev", "-config"]).arg(&file).env("TMPDIR", scratch.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+        // One that hangs on its way up is not waited for.
+        let (up, came) = std::sync::mpsc::channel::<()>();
+        let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+        std::thread::spawn(move || {
+            if came.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
         let mut said = Vec::new();
         let is_up = lines.any(|line| {
             said.push(line.clone());
             line.contains("node registration complete")
         });
+        drop(up);
         // What it says later goes nowhere, but must not stop it.
         std::thread::spawn(move || lines.for_each(drop));
         let this = Self { child, addr: SocketAddr::new(IpAddr::V4(ip), 4646), _scratch: scratch };
